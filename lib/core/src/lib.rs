@@ -1,0 +1,12 @@
+//! Names and small grammars that every part shares. Knows neither Kubernetes clients nor gRPC nor a runtime.
+
+pub mod annotations;
+pub mod app_id;
+pub mod control_plane;
+pub mod duration;
+pub mod scopes;
+pub mod spiffe;
+pub mod text;
+
+pub use duration::GoDuration;
+pub use spiffe::{SpiffeId, TrustDomain};

@@ -1,0 +1,37 @@
+//! Text helpers for messages that people read.
+
+/// The name in `known` that is nearest to `word`, when it is near enough to be a typing mistake.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, name) = known.into_iter().map(|name| (edit_distance(word, name), name)).min()?;
+    (distance <= 1 + word.chars().count() / 5).then_some(name)
+}
+
+/// Levenshtein distance in characters.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_typing_mistakes_only() {
+        let known = ["dapr.io/app-id", "dapr.io/app-port", "dapr.io/enabled"];
+        assert_eq!(nearest("dapr.io/appid", known), Some("dapr.io/app-id"));
+        assert_eq!(nearest("dapr.io/enable", known), Some("dapr.io/enabled"));
+        assert_eq!(nearest("dapr.io/something-else", known), None);
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+    }
+}

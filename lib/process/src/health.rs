@@ -1,0 +1,139 @@
+//! Health as a set of named targets: ready when there is at least one and all are ready.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Router, extract::State, http::StatusCode, routing::any};
+use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use crate::http;
+
+/// What a target says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Condition {
+    Ready,
+    NotReady(String),
+}
+
+/// The process's health; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    targets: Arc<RwLock<BTreeMap<&'static str, Condition>>>,
+}
+
+/// Reports on one target. Dropping it leaves the last report standing.
+#[derive(Debug, Clone)]
+pub struct Target {
+    health: Health,
+    name: &'static str,
+}
+
+impl Health {
+    /// Registers a target, which is not ready until it says so.
+    pub fn target(&self, name: &'static str) -> Target {
+        let target = Target {
+            health: self.clone(),
+            name,
+        };
+        target.not_ready("starting");
+        target
+    }
+
+    pub fn is_ready(&self) -> bool {
+        let targets = self.targets.read();
+        !targets.is_empty() && targets.values().all(|condition| *condition == Condition::Ready)
+    }
+
+    /// Names and reasons of what is not ready yet, for people who ask why.
+    pub fn missing(&self) -> Vec<(&'static str, String)> {
+        let targets = self.targets.read();
+        targets
+            .iter()
+            .filter_map(|(name, condition)| match condition {
+                Condition::Ready => None,
+                Condition::NotReady(reason) => Some((*name, reason.clone())),
+            })
+            .collect()
+    }
+
+    /// `/healthz` as upstream serves it: 200 or 503 with an empty body. `/livez` says only that the process runs.
+    /// `/healthz/detail` lists what is missing, a line each.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/healthz", any(healthz))
+            .route("/healthz/detail", any(detail))
+            .route("/livez", any(|| async { StatusCode::OK }))
+            .with_state(self.clone())
+    }
+
+    /// Serves [`Health::router`] until `stop`; the server itself is the target `healthz-server`.
+    ///
+    /// # Errors
+    /// When the port cannot be bound or accepting fails.
+    pub async fn serve(self, host: &str, port: u16, stop: CancellationToken) -> anyhow::Result<()> {
+        let target = self.target("healthz-server");
+        let listener = http::bind(host, port, "health checks").await?;
+        target.ready();
+        http::serve(listener, self.router(), stop).await?;
+        Ok(())
+    }
+}
+
+impl Target {
+    pub fn ready(&self) {
+        self.set(Condition::Ready);
+    }
+
+    /// Withdraws readiness; `reason` is shown to people.
+    pub fn not_ready(&self, reason: impl Into<String>) {
+        self.set(Condition::NotReady(reason.into()));
+    }
+
+    fn set(&self, condition: Condition) {
+        let previous = self.health.targets.write().insert(self.name, condition.clone());
+        if previous.as_ref() != Some(&condition) {
+            match condition {
+                Condition::Ready => tracing::debug!(target = self.name, "health target is ready"),
+                Condition::NotReady(reason) => {
+                    tracing::debug!(target = self.name, reason, "health target is not ready");
+                }
+            }
+        }
+    }
+}
+
+async fn healthz(State(health): State<Health>) -> StatusCode {
+    if health.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+async fn detail(State(health): State<Health>) -> (StatusCode, String) {
+    let lines: String = health
+        .missing()
+        .iter()
+        .map(|(name, reason)| format!("{name}: {reason}\n"))
+        .collect();
+    (healthz(State(health)).await, lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_all_targets_are() {
+        let health = Health::default();
+        assert!(!health.is_ready(), "nothing registered");
+        let (a, b) = (health.target("a"), health.target("b"));
+        a.ready();
+        assert!(!health.is_ready());
+        assert_eq!(health.missing(), [("b", "starting".to_owned())]);
+        b.ready();
+        assert!(health.is_ready());
+        b.not_ready("certificate expired");
+        assert_eq!(health.missing(), [("b", "certificate expired".to_owned())]);
+    }
+}

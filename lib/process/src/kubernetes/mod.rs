@@ -1,0 +1,5 @@
+//! The API server: clients, leases, watches.
+
+pub mod client;
+pub mod lease;
+pub mod watch;

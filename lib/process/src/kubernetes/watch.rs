@@ -1,0 +1,207 @@
+//! Watches as a stream of changes. A relist is a diff: between its begin and its end nobody sees a partial or empty set, and
+//! objects whose `resourceVersion` did not change are not reported again.
+
+use std::{collections::HashMap, fmt::Debug, hash::Hash};
+
+use futures::{Stream, StreamExt, stream};
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{WatchStreamExt, watcher, watcher::Event},
+};
+use serde::de::DeserializeOwned;
+
+/// Namespace (empty for cluster-scoped objects) and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ObjectKey {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    pub fn of(object: &impl ResourceExt) -> Self {
+        Self::new(object.namespace().unwrap_or_default(), object.name_any())
+    }
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What happened to the watched set.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change<K> {
+    /// An object is new or changed.
+    Apply(K),
+    /// An object is gone; the key is known from an earlier `Apply`.
+    Delete(ObjectKey),
+    /// Everything that existed when the list was made has been reported.
+    Synced,
+    /// The API server does not serve the kind. The watch goes on trying, so a CRD installed later starts to work.
+    Absent,
+    /// The API server refuses the list or the watch to this process.
+    Forbidden,
+}
+
+/// Watches `api` for ever. Failures are logged, retried with backoff, and never end the stream.
+pub fn changes<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Change<K>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Debug + Send,
+{
+    let kind = K::kind(&K::DynamicType::default()).into_owned();
+    let mut differ = Differ::default();
+    watcher(api, config).default_backoff().flat_map(move |event| {
+        stream::iter(match event {
+            Ok(event) => differ.fold(event),
+            Err(error) => explain(&kind, &error).into_iter().collect(),
+        })
+    })
+}
+
+fn explain<K>(kind: &str, error: &watcher::Error) -> Option<Change<K>> {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status),
+        watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    };
+    match status {
+        Some(status) if status.is_not_found() => {
+            tracing::warn!(kind, "the API server does not serve this kind; trying again");
+            Some(Change::Absent)
+        }
+        Some(status) if status.is_forbidden() => {
+            tracing::warn!(
+                kind,
+                error = status.message,
+                "watching this kind is forbidden; trying again"
+            );
+            Some(Change::Forbidden)
+        }
+        _ => {
+            tracing::warn!(kind, %error, "watch failed; trying again");
+            None
+        }
+    }
+}
+
+/// Folds watcher events into changes. Remembers keys and versions only.
+#[derive(Debug)]
+struct Differ<K> {
+    known: HashMap<ObjectKey, Option<String>>,
+    listing: Option<HashMap<ObjectKey, K>>,
+}
+
+impl<K> Default for Differ<K> {
+    fn default() -> Self {
+        Self {
+            known: HashMap::new(),
+            listing: None,
+        }
+    }
+}
+
+impl<K: Resource> Differ<K> {
+    fn fold(&mut self, event: Event<K>) -> Vec<Change<K>> {
+        match event {
+            Event::Init => {
+                self.listing = Some(HashMap::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                self.listing
+                    .get_or_insert_default()
+                    .insert(ObjectKey::of(&object), object);
+                Vec::new()
+            }
+            Event::InitDone => {
+                let listed = self.listing.take().unwrap_or_default();
+                let gone: Vec<_> = self
+                    .known
+                    .keys()
+                    .filter(|key| !listed.contains_key(*key))
+                    .cloned()
+                    .collect();
+                let mut changes: Vec<_> = gone.into_iter().filter_map(|key| self.delete(key)).collect();
+                changes.extend(listed.into_iter().filter_map(|(key, object)| self.apply(key, object)));
+                changes.push(Change::Synced);
+                changes
+            }
+            Event::Apply(object) => self.apply(ObjectKey::of(&object), object).into_iter().collect(),
+            Event::Delete(object) => self.delete(ObjectKey::of(&object)).into_iter().collect(),
+        }
+    }
+
+    fn apply(&mut self, key: ObjectKey, object: K) -> Option<Change<K>> {
+        let version = object.resource_version();
+        // Objects without a version are always reported: nothing tells whether they changed.
+        let unchanged = version.is_some() && self.known.get(&key) == Some(&version);
+        self.known.insert(key, version);
+        (!unchanged).then_some(Change::Apply(object))
+    }
+
+    fn delete(&mut self, key: ObjectKey) -> Option<Change<K>> {
+        self.known.remove(&key).map(|_| Change::Delete(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    fn map(name: &str, version: &str) -> ConfigMap {
+        let mut map = ConfigMap::default();
+        map.metadata.namespace = Some("ns".into());
+        map.metadata.name = Some(name.into());
+        map.metadata.resource_version = Some(version.into());
+        map
+    }
+
+    #[test]
+    fn a_relist_is_a_diff() {
+        let mut differ = Differ::default();
+        assert!(differ.fold(Event::Init).is_empty());
+        assert!(
+            differ.fold(Event::InitApply(map("a", "1"))).is_empty(),
+            "nothing is seen before the list is complete"
+        );
+        assert!(differ.fold(Event::InitApply(map("b", "2"))).is_empty());
+        assert_eq!(differ.fold(Event::InitDone).len(), 3);
+
+        differ.fold(Event::Init);
+        differ.fold(Event::InitApply(map("a", "1")));
+        differ.fold(Event::InitApply(map("c", "3")));
+        let changes = differ.fold(Event::InitDone);
+        assert_eq!(
+            changes,
+            [
+                Change::Delete(ObjectKey::new("ns", "b")),
+                Change::Apply(map("c", "3")),
+                Change::Synced
+            ]
+        );
+    }
+
+    #[test]
+    fn unknown_deletes_and_unchanged_objects_are_dropped() {
+        let mut differ = Differ::default();
+        assert!(differ.fold(Event::Delete(map("a", "1"))).is_empty());
+        assert_eq!(differ.fold(Event::Apply(map("a", "1"))), [Change::Apply(map("a", "1"))]);
+        assert!(differ.fold(Event::Apply(map("a", "1"))).is_empty());
+        assert_eq!(differ.fold(Event::Apply(map("a", "2"))), [Change::Apply(map("a", "2"))]);
+        assert_eq!(
+            differ.fold(Event::Delete(map("a", "3"))),
+            [Change::Delete(ObjectKey::new("ns", "a"))]
+        );
+    }
+}

@@ -1,0 +1,243 @@
+//! Logs in upstream's two shapes: logrus text, and JSON with the same keys.
+
+use std::{
+    fmt::{self, Write as _},
+    fs::OpenOptions,
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+/// Flags that every process has.
+#[derive(clap::Args, Debug, Clone)]
+pub struct LogArgs {
+    /// Log level: debug, info, warn, error or fatal.
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+    /// Write logs as JSON, an object a line.
+    #[arg(long)]
+    pub log_as_json: bool,
+    /// Append logs to this file instead of writing them to stdout.
+    #[arg(long)]
+    pub log_file: Option<PathBuf>,
+}
+
+/// Who is logging.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Shown in the first line, for example `Dapr Operator`.
+    pub title: &'static str,
+    /// Value of `scope`, for example `dapr.operator`.
+    pub scope: &'static str,
+    /// Value of `app_id`; only sidecars have one.
+    pub app_id: Option<String>,
+}
+
+/// Installs the logger of the process.
+///
+/// # Errors
+/// An unknown level, a file that cannot be opened, or a second call.
+pub fn init(service: &Service, args: &LogArgs) -> anyhow::Result<()> {
+    let level = match args.log_level.to_ascii_lowercase().as_str() {
+        level @ ("debug" | "info" | "warn" | "error") => level.to_owned(),
+        // There is no level above error here; what upstream calls fatal is logged as error before the exit.
+        "fatal" => "error".to_owned(),
+        other => anyhow::bail!("invalid value for --log-level: {other} (expected debug, info, warn, error or fatal)"),
+    };
+    // Other people's crates log connection trivia at info and debug.
+    let filter = EnvFilter::try_new(format!(
+        "warn,outrigger={level},{}",
+        OWN.map(|name| format!("{name}={level}")).join(",")
+    ))
+    .context("log filter")?;
+    let format = Format {
+        json: args.log_as_json,
+        scope: service.scope,
+        app_id: service.app_id.clone(),
+        instance: hostname(),
+    };
+    let layer = tracing_subscriber::fmt::layer().event_format(format);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> =
+        match args.log_file.as_deref().filter(|p| !p.as_os_str().is_empty()) {
+            None => Box::new(layer),
+            Some(path) => {
+                let file = OpenOptions::new().create(true).append(true).open(path);
+                let file = file.with_context(|| format!("cannot open the log file {}", path.display()))?;
+                Box::new(layer.with_ansi(false).with_writer(std::sync::Arc::new(file)))
+            }
+        };
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .try_init()
+        .context("logger")
+}
+
+/// Crates of this workspace, which log at the level asked for.
+const OWN: [&str; 9] = [
+    "outrigger_core",
+    "outrigger_crds",
+    "outrigger_identity",
+    "outrigger_process",
+    "outrigger_operator",
+    "outrigger_injector",
+    "outrigger_sentry",
+    "outrigger_sidecar",
+    "outrigger_e2e",
+];
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}
+
+struct Format {
+    json: bool,
+    scope: &'static str,
+    app_id: Option<String>,
+    instance: String,
+}
+
+impl<S, N> FormatEvent<S, N> for Format
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if let Some(scope) = ctx.event_scope() {
+            for span in scope.from_root() {
+                let extensions = span.extensions();
+                if let Some(text) = extensions.get::<FormattedFields<N>>().filter(|text| !text.is_empty()) {
+                    fields.pairs.push((span.name().to_owned(), text.fields.clone()));
+                }
+            }
+        }
+        let now = jiff::Timestamp::now();
+        let line = self.line(&now.to_string(), *event.metadata().level(), fields);
+        writeln!(writer, "{line}")
+    }
+}
+
+impl Format {
+    fn line(&self, time: &str, level: Level, fields: Fields) -> String {
+        let level = match level {
+            Level::ERROR => "error",
+            // logrus spells it out.
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG | Level::TRACE => "debug",
+        };
+        let mut rest = fields.pairs;
+        rest.extend(self.app_id.iter().map(|id| ("app_id".to_owned(), id.clone())));
+        for (key, value) in [
+            ("instance", self.instance.as_str()),
+            ("scope", self.scope),
+            ("type", "log"),
+            ("ver", crate::VERSION),
+        ] {
+            rest.push((key.to_owned(), value.to_owned()));
+        }
+        rest.sort();
+        if self.json {
+            let fixed = [("time", time), ("level", level), ("msg", &fields.message)];
+            let object: serde_json::Map<String, serde_json::Value> = fixed
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.into()))
+                .chain(rest.into_iter().map(|(key, value)| (key, value.into())))
+                .collect();
+            return serde_json::Value::Object(object).to_string();
+        }
+        let mut line = format!("time={time:?} level={level} msg={:?}", fields.message);
+        for (key, value) in rest {
+            let plain = !value.is_empty()
+                && value
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || b"-._/@^+".contains(&c));
+            // Writing to a String cannot fail.
+            let _ = if plain {
+                write!(line, " {key}={value}")
+            } else {
+                write!(line, " {key}={value:?}")
+            };
+        }
+        line
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    pairs: Vec<(String, String)>,
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record(field, value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record(field, format!("{value:?}"));
+    }
+}
+
+impl Fields {
+    fn record(&mut self, field: &Field, value: String) {
+        match field.name() {
+            "message" => self.message = value,
+            // Fields of records that came through the `log` crate.
+            name if name.starts_with("log.") => {}
+            name => self.pairs.push((name.to_owned(), value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(json: bool) -> String {
+        let format = Format {
+            json,
+            scope: "dapr.operator",
+            app_id: None,
+            instance: "host".into(),
+        };
+        let fields = Fields {
+            message: "it \"works\"".into(),
+            pairs: vec![("namespace".into(), "a b".into())],
+        };
+        format.line("2026-05-01T10:00:00.123456789Z", Level::WARN, fields)
+    }
+
+    #[test]
+    fn text_is_logrus_text() {
+        let expected = format!(
+            "time=\"2026-05-01T10:00:00.123456789Z\" level=warning msg=\"it \\\"works\\\"\" instance=host namespace=\"a b\" \
+             scope=dapr.operator type=log ver={}",
+            crate::VERSION
+        );
+        assert_eq!(line(false), expected);
+    }
+
+    #[test]
+    fn json_has_the_same_keys() {
+        let value: serde_json::Value = serde_json::from_str(&line(true)).unwrap();
+        assert_eq!(value["level"], "warning");
+        assert_eq!(value["msg"], "it \"works\"");
+        assert_eq!(value["scope"], "dapr.operator");
+        assert_eq!(value["namespace"], "a b");
+    }
+}
