@@ -4,6 +4,7 @@
 pub mod flags;
 pub mod health;
 pub mod http;
+pub mod identity;
 pub mod logs;
 pub mod metrics;
 pub mod runtime;

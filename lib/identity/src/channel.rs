@@ -1,0 +1,77 @@
+//! gRPC channels whose every new connection reads the identity of the moment.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    error::{Error, io_error},
+    tls::ClientTls,
+};
+
+/// TCP connect and TLS handshake together.
+pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Upstream's operator and sentry close the connection of a client that pings more often than every five minutes.
+pub(crate) const SLOW_KEEPALIVE: Duration = Duration::from_secs(310);
+
+pub(crate) fn endpoint(address: &str, keepalive: Duration) -> Result<Endpoint, Error> {
+    // The scheme stays `http`: with `https` tonic looks for TLS of its own and refuses.
+    let endpoint =
+        Endpoint::from_shared(format!("http://{address}")).map_err(|_| Error::Address(address.to_owned()))?;
+    if endpoint.uri().port().is_none() {
+        return Err(Error::Address(address.to_owned()));
+    }
+    Ok(endpoint
+        .http2_keep_alive_interval(keepalive)
+        .keep_alive_timeout(Duration::from_secs(10)))
+}
+
+pub(crate) fn lazy(address: &str, tls: ClientTls, keepalive: Duration) -> Result<Channel, Error> {
+    let connector = tower::service_fn(move |uri: Uri| {
+        let config = tls.current();
+        async move {
+            let config = config.ok_or_else(|| io_error("no certificate yet"))?;
+            dial(uri, config).await.map(TokioIo::new)
+        }
+    });
+    Ok(endpoint(address, keepalive)?.connect_with_connector_lazy(connector))
+}
+
+/// A channel without TLS, for peers that run with mTLS switched off.
+///
+/// # Errors
+/// When the address is not `host:port`.
+pub fn plain_channel(address: &str, keepalive: Duration) -> Result<Channel, Error> {
+    Ok(endpoint(address, keepalive)?
+        .connect_timeout(DIAL_TIMEOUT)
+        .connect_lazy())
+}
+
+/// Connects and shakes hands within [`DIAL_TIMEOUT`].
+pub(crate) async fn dial(uri: Uri, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let authority = uri
+        .authority()
+        .map(|authority| authority.as_str().to_owned())
+        .unwrap_or_default();
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let connect = async {
+        let tcp = TcpStream::connect(&authority).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from(host).map_err(io_error)?;
+        TlsConnector::from(config).connect(name, tcp).await
+    };
+    match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no TLS connection to {authority} within {DIAL_TIMEOUT:?}"),
+        )),
+    }
+}

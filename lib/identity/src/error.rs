@@ -1,0 +1,77 @@
+//! What can go wrong with an identity.
+
+use std::{io, path::PathBuf};
+
+use outrigger_core::spiffe::SpiffeIdError;
+
+/// Mistakes in options or files that stop a process at its start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("trust anchors: {0}")]
+    Anchors(String),
+    #[error("trust anchors file {path}: {reason}")]
+    AnchorsFile { path: PathBuf, reason: String },
+    #[error("identity")]
+    SpiffeId(#[from] SpiffeIdError),
+    #[error("address {0:?}: expected host:port")]
+    Address(String),
+    #[error("TLS configuration")]
+    Tls(#[from] rustls::Error),
+    #[error("sentry refuses this identity for good: {0}")]
+    Refused(String),
+    #[error("cannot watch {path}")]
+    Watch {
+        path: PathBuf,
+        #[source]
+        source: notify::Error,
+    },
+}
+
+/// Why one attempt to get a certificate failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("cannot create a key and certificate request")]
+    Key(#[source] rcgen::Error),
+    #[error("token file {path}: {reason}")]
+    Token { path: PathBuf, reason: String },
+    #[error("cannot reach sentry at {address}: {reason}")]
+    Connect { address: String, reason: String },
+    #[error("sentry answered {code:?}: {message}")]
+    Sign { code: tonic::Code, message: String },
+    #[error("the certificate that sentry issued cannot be used: {0}")]
+    Response(String),
+}
+
+impl FetchError {
+    /// Whether sentry decided against the request, as opposed to not being able to decide now.
+    pub(crate) fn is_refusal(&self) -> bool {
+        use tonic::Code;
+        matches!(
+            self,
+            Self::Sign {
+                code: Code::PermissionDenied | Code::InvalidArgument | Code::Unauthenticated | Code::Unimplemented,
+                ..
+            }
+        )
+    }
+}
+
+/// The text of an error and of everything below it, for errors whose `Display` hides the cause.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A rustls error as the I/O error that connectors have to return.
+pub(crate) fn io_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::other(error)
+}

@@ -1,0 +1,198 @@
+//! Following a mounted trust-anchors file.
+//!
+//! The kubelet writes a new folder and renames the `..data` link over the old one, so the watch is on the folder, every event
+//! means "read it again", and a slow poll covers mounts without inotify. Unreadable, empty or broken content keeps the last
+//! good set.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    anchors::{AnchorSource, Anchors},
+    error::Error,
+};
+
+/// A burst of events counts as one change once it has been quiet for this long.
+const QUIET: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_secs(60);
+/// How often a file that does not exist yet is looked for.
+const ABSENT_POLL: Duration = Duration::from_secs(1);
+
+/// Keeps a set of anchors up to date with its source.
+pub(crate) struct AnchorsFollower {
+    fixed: Option<Arc<Anchors>>,
+    file: Option<PathBuf>,
+    wait_for_file: bool,
+}
+
+impl AnchorsFollower {
+    /// The set to begin with, which is empty where a file has to be waited for.
+    pub(crate) fn new(source: AnchorSource) -> Result<(Arc<Anchors>, Self), Error> {
+        let (fixed, file, wait_for_file) = match source {
+            AnchorSource::Static(pem) => (Some(Arc::new(Anchors::from_pem(&pem)?)), None, false),
+            AnchorSource::StaticAndFile { pem, file } => (Some(Arc::new(Anchors::from_pem(&pem)?)), Some(file), false),
+            AnchorSource::File(file) => (None, Some(file), true),
+        };
+        let initial = fixed.clone().unwrap_or_else(|| Arc::new(Anchors::empty()));
+        Ok((
+            initial,
+            Self {
+                fixed,
+                file,
+                wait_for_file,
+            },
+        ))
+    }
+
+    /// Waits for a file that has to exist and reads it; `waiting` hears what is missing.
+    pub(crate) async fn initial(&self, mut waiting: impl FnMut(String)) -> Result<Option<Arc<Anchors>>, Error> {
+        let Some(file) = &self.file else { return Ok(None) };
+        loop {
+            match read(file) {
+                Ok(anchors) => return Ok(Some(self.with_fixed(anchors))),
+                Err(reason) if self.wait_for_file => {
+                    let text = format!("waiting for trust anchors: {}: {reason}", file.display());
+                    tracing::warn!("{text}");
+                    waiting(text);
+                }
+                Err(reason) => {
+                    tracing::info!(file = %file.display(), reason, "no trust anchors file; going on with the anchors given");
+                    return Ok(None);
+                }
+            }
+            tokio::time::sleep(ABSENT_POLL).await;
+        }
+    }
+
+    /// Calls `changed` with every new set until `stop`. Returns at once when nothing can change.
+    pub(crate) async fn follow(
+        self,
+        mut current: Arc<Anchors>,
+        changed: impl Fn(Arc<Anchors>),
+        stop: CancellationToken,
+    ) {
+        let Some(file) = self.file.clone() else {
+            stop.cancelled().await;
+            return;
+        };
+        let (sender, mut events) = watch::channel(());
+        // Kept alive to keep the watch; made again when the folder appears or is replaced.
+        let mut watcher = None;
+        loop {
+            if watcher.is_none() {
+                watcher = watch_folder(&file, sender.clone());
+            }
+            let poll = if watcher.is_some() { POLL } else { ABSENT_POLL };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = events.changed() => {
+                    while matches!(tokio::time::timeout(QUIET, events.changed()).await, Ok(Ok(()))) {}
+                }
+                () = tokio::time::sleep(poll) => {}
+            }
+            match read(&file) {
+                Ok(anchors) => {
+                    let next = self.with_fixed(anchors);
+                    if next != current {
+                        tracing::info!(file = %file.display(), certificates = next.certificates().count(), "trust anchors changed");
+                        current = next.clone();
+                        changed(next);
+                    }
+                }
+                Err(reason) => {
+                    tracing::warn!(file = %file.display(), reason, "trust anchors cannot be read; keeping the last good ones");
+                    watcher = None;
+                }
+            }
+        }
+    }
+
+    fn with_fixed(&self, from_file: Anchors) -> Arc<Anchors> {
+        match &self.fixed {
+            Some(fixed) => Arc::new(fixed.union(&from_file)),
+            None => Arc::new(from_file),
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Anchors, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    Anchors::from_pem(&text).map_err(|error| error.to_string())
+}
+
+fn watch_folder(file: &Path, events: watch::Sender<()>) -> Option<RecommendedWatcher> {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own reading is an access event: it must not trigger the next reading.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            events.send_replace(());
+        }
+    });
+    let watched = watcher.and_then(|mut watcher| {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    match watched {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::debug!(folder = %folder.display(), %error, "cannot watch the folder; polling");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn root(name: &str) -> String {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, name);
+        params.self_signed(&key).unwrap().pem()
+    }
+
+    /// A folder as the kubelet lays it out.
+    fn mount(dir: &Path, version: &str, pem: &str) {
+        std::fs::create_dir(dir.join(version)).unwrap();
+        std::fs::write(dir.join(version).join("ca.crt"), pem).unwrap();
+        symlink(version, dir.join("..data_tmp")).unwrap();
+        std::fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn follows_the_kubelets_swap_and_keeps_the_last_good_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (root("one"), root("two"));
+        mount(dir.path(), "..1", &first);
+        symlink("..data/ca.crt", dir.path().join("ca.crt")).unwrap();
+
+        let (_, follower) = AnchorsFollower::new(AnchorSource::File(dir.path().join("ca.crt"))).unwrap();
+        let initial = follower.initial(|_| {}).await.unwrap().unwrap();
+        assert_eq!(initial.pem(), first);
+
+        let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(follower.follow(initial, move |anchors| sender.send(anchors).unwrap(), stop.clone()));
+        // Broken content first: were it to replace the good set, it would arrive before the second one.
+        tokio::task::yield_now().await;
+        mount(dir.path(), "..2", "broken");
+        mount(dir.path(), "..3", &second);
+        assert_eq!(seen.recv().await.unwrap().pem(), second);
+        stop.cancel();
+        task.await.unwrap();
+        assert!(seen.recv().await.is_none(), "exactly one change");
+    }
+}

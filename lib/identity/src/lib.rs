@@ -1,0 +1,31 @@
+//! Workload identity: SPIFFE certificates from sentry, renewed while the process runs, and TLS configurations that follow them.
+//!
+//! [`Identity`] is the live identity: servers and clients made from it read the newest certificate and trust anchors for
+//! each connection. [`Renewal`] is the task behind it. Knows rustls and tonic, not Kubernetes.
+
+mod anchors;
+mod channel;
+mod error;
+mod files;
+mod identity;
+mod key;
+pub mod listener;
+pub mod pem;
+mod renewal;
+mod sentry;
+mod svid;
+mod tls;
+mod token;
+mod verify;
+
+pub use anchors::{AnchorSource, Anchors};
+pub use channel::plain_channel;
+pub use error::{Error, FetchError};
+pub use identity::{Identity, Options};
+pub use key::KeyAlgorithm;
+pub use listener::{Limits, Listener, Peer};
+pub use renewal::{Renewal, Status};
+pub use sentry::{Issued, Issuer, SigningRequest};
+pub use svid::Svid;
+pub use tls::{ClientAuth, ServerTls};
+pub use verify::{Expect, spiffe_id_of};

@@ -1,0 +1,215 @@
+//! The task behind an identity: trust anchors, the first certificate, and a new one at half of each one's life.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::{Error, FetchError},
+    files::AnchorsFollower,
+    identity::Identity,
+    key::{self, KeyAlgorithm},
+    sentry::{Issuer, SigningRequest},
+    svid::Svid,
+};
+
+/// Pause after a failed attempt for the first certificate: doubles from the first to the second, with jitter.
+const FIRST_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// A refusal is final only after this long: the authority's cache may not know a brand-new pod yet.
+const REFUSAL_BUDGET: Duration = Duration::from_secs(60);
+/// Pause after a failed renewal.
+const RENEWAL_RETRY: Duration = Duration::from_secs(10);
+/// The wall clock is looked at this often, since timers stop while a machine sleeps.
+const CLOCK_CHECK: Duration = Duration::from_secs(60);
+
+/// What the task says about itself, for health checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// There is a certificate that has not expired.
+    Ready,
+    /// There is none, and why.
+    NotReady(String),
+}
+
+/// Obtains and renews the certificate of an [`Identity`].
+pub struct Renewal {
+    identity: Identity,
+    key: KeyAlgorithm,
+    issuer: Arc<dyn Issuer>,
+    anchors: AnchorsFollower,
+}
+
+impl Renewal {
+    pub(crate) fn new(
+        identity: Identity,
+        key: KeyAlgorithm,
+        issuer: Arc<dyn Issuer>,
+        anchors: AnchorsFollower,
+    ) -> Self {
+        Self {
+            identity,
+            key,
+            issuer,
+            anchors,
+        }
+    }
+
+    /// Runs until `stop`. Unreachable issuers are retried for ever, and each reason is logged and reported.
+    ///
+    /// # Errors
+    /// When the issuer keeps refusing the first certificate.
+    pub async fn run(self, mut status: impl FnMut(Status) + Send, stop: CancellationToken) -> Result<(), Error> {
+        let Self {
+            identity,
+            key,
+            issuer,
+            anchors,
+        } = self;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            initial = anchors.initial(|reason| status(Status::NotReady(reason))) => {
+                if let Some(initial) = initial? {
+                    identity.install_anchors(initial);
+                }
+            }
+        }
+        let fetcher = Fetcher {
+            identity: identity.clone(),
+            key,
+            issuer,
+        };
+        let following = {
+            let identity = identity.clone();
+            anchors.follow(
+                identity.current_anchors(),
+                move |anchors| identity.install_anchors(anchors),
+                stop.clone(),
+            )
+        };
+        let renewing = async {
+            fetcher.first(&mut status).await?;
+            fetcher.renew(&mut status).await;
+            Ok(())
+        };
+        tokio::select! {
+            () = following => Ok(()),
+            result = renewing => result,
+            () = stop.cancelled() => Ok(()),
+        }
+    }
+}
+
+struct Fetcher {
+    identity: Identity,
+    key: KeyAlgorithm,
+    issuer: Arc<dyn Issuer>,
+}
+
+impl Fetcher {
+    async fn first(&self, status: &mut impl FnMut(Status)) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut pause = FIRST_RETRY.0;
+        loop {
+            match self.fetch().await {
+                Ok(svid) => {
+                    tracing::info!(id = %svid.id(), "Security is initialized successfully");
+                    status(Status::Ready);
+                    return Ok(());
+                }
+                Err(error) if error.is_refusal() && started.elapsed() >= REFUSAL_BUDGET => {
+                    return Err(Error::Refused(error.to_string()));
+                }
+                Err(error) => {
+                    let text = crate::error::chain(&error);
+                    tracing::warn!(error = text, "no certificate yet; trying again");
+                    status(Status::NotReady(text));
+                }
+            }
+            sleep(jitter(pause)).await;
+            pause = (pause * 2).min(FIRST_RETRY.1);
+        }
+    }
+
+    /// Never returns. A failed renewal keeps the certificate there is.
+    async fn renew(&self, status: &mut impl FnMut(Status)) {
+        let mut due = self.identity.svid().map(|svid| renewal_time(&svid));
+        loop {
+            let now = SystemTime::now();
+            match due.map(|due| due.duration_since(now)) {
+                Some(Ok(left)) if !left.is_zero() => {
+                    sleep(left.min(CLOCK_CHECK)).await;
+                    continue;
+                }
+                _ => {}
+            }
+            match self.fetch().await {
+                Ok(svid) => {
+                    tracing::info!(id = %svid.id(), "certificate renewed");
+                    status(Status::Ready);
+                    due = Some(renewal_time(&svid));
+                }
+                Err(error) => {
+                    let error = crate::error::chain(&error);
+                    if self
+                        .identity
+                        .svid()
+                        .is_some_and(|svid| svid.not_after() <= SystemTime::now())
+                    {
+                        tracing::error!(error, "the certificate has expired and cannot be renewed");
+                        status(Status::NotReady(format!("certificate expired: {error}")));
+                    } else {
+                        tracing::warn!(error, "certificate renewal failed; trying again");
+                    }
+                    sleep(RENEWAL_RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<Arc<Svid>, FetchError> {
+        let algorithm = self.key;
+        // RSA keys take long enough to hold up a worker.
+        let generated = tokio::task::spawn_blocking(move || {
+            let key = algorithm.generate()?;
+            let csr = key::request(&key)?;
+            Ok::<_, rcgen::Error>((key.serialize_der(), csr))
+        });
+        let (key, csr) = match generated.await {
+            Ok(result) => result.map_err(FetchError::Key)?,
+            Err(_) => return Err(FetchError::Response("key generation was interrupted".to_owned())),
+        };
+        let request = SigningRequest {
+            csr,
+            anchors: self.identity.current_anchors(),
+        };
+        let issued = self.issuer.issue(request).await?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
+        let svid = Arc::new(Svid::new(&issued.chain, key).map_err(FetchError::Response)?);
+        self.identity.install_svid(svid.clone());
+        Ok(svid)
+    }
+}
+
+/// Half of the life, up to a tenth of it earlier, so that a fleet started together does not renew together.
+fn renewal_time(svid: &Svid) -> SystemTime {
+    let due = svid.renew_at();
+    let left = due.duration_since(SystemTime::now()).unwrap_or_default();
+    due - (left / 10).mul_f64(random_fraction())
+}
+
+/// Between half of `pause` and the whole.
+fn jitter(pause: Duration) -> Duration {
+    pause / 2 + (pause / 2).mul_f64(random_fraction())
+}
+
+fn random_fraction() -> f64 {
+    let mut bytes = [0_u8; 4];
+    // Without randomness there is no jitter, which harms nobody.
+    let _ = crate::tls::provider().secure_random.fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}

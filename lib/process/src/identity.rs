@@ -1,0 +1,19 @@
+//! The identity's renewal as a task of the process, reporting to its health.
+
+use outrigger_identity::{Renewal, Status};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Health;
+
+/// Obtains and renews the certificate until `stop`. Readiness target `security-provider`, as upstream names it.
+///
+/// # Errors
+/// When the issuer keeps refusing the first certificate.
+pub async fn renew(renewal: Renewal, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
+    let target = health.target("security-provider");
+    let report = |status| match status {
+        Status::Ready => target.ready(),
+        Status::NotReady(reason) => target.not_ready(reason),
+    };
+    renewal.run(report, stop).await.map_err(Into::into)
+}
