@@ -1,0 +1,204 @@
+//! `Component`: a building block that sidecars load.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use outrigger_core::GoDuration;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    dynamic_value::DynamicValue,
+    go,
+    problems::Problem,
+    resource::{Column, DaprResource, kube_resource},
+    secrets::{self, SecretUse},
+    shared::{Auth, NameValuePair, SecretStore},
+    status::Status,
+};
+
+/// A building block that sidecars load: a state store, a message broker, a binding, a secret store and so on.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(!default)]
+pub struct Component {
+    #[serde(deserialize_with = "go::nullable")]
+    #[schemars(skip)]
+    pub metadata: ObjectMeta,
+    /// What to load, and how to set it up.
+    #[serde(deserialize_with = "go::nullable")]
+    pub spec: ComponentSpec,
+    /// Where secret references are resolved.
+    #[serde(deserialize_with = "go::nullable")]
+    pub auth: Auth,
+    /// App ids whose sidecars load this; empty means every app in the namespace.
+    #[serde(deserialize_with = "go::nullable")]
+    pub scopes: Vec<String>,
+    /// What the operator and the sidecars found.
+    pub status: Option<Status>,
+}
+
+kube_resource!(Component);
+
+/// What to load, and how to set it up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(!default)]
+pub struct ComponentSpec {
+    /// Category and implementation, such as `state.redis`.
+    #[serde(rename = "type", deserialize_with = "go::nullable")]
+    pub type_: String,
+    /// Version of the implementation, such as `v1`.
+    #[serde(deserialize_with = "go::nullable")]
+    pub version: String,
+    /// Lets the sidecar start when this component fails to initialise.
+    #[serde(serialize_with = "go::always")]
+    pub ignore_errors: Option<bool>,
+    /// Settings of the implementation.
+    #[schemars(required)]
+    pub metadata: Option<Vec<NameValuePair>>,
+    /// How long initialising may take, such as `10s`; the sidecar's default is 5s.
+    #[serde(serialize_with = "go::always")]
+    pub init_timeout: Option<String>,
+}
+
+impl Component {
+    /// The settings, none when unset.
+    pub fn properties(&self) -> &[NameValuePair] {
+        self.spec.metadata.as_deref().unwrap_or_default()
+    }
+}
+
+impl DaprResource for Component {
+    type Spec = ComponentSpec;
+
+    const KIND: &'static str = "Component";
+    const VERSION: &'static str = "v1alpha1";
+    const PLURAL: &'static str = "components";
+    const SINGULAR: &'static str = "component";
+    const SHORT_NAMES: &'static [&'static str] = &["dcomp"];
+    const COLUMNS: &'static [Column] = &[
+        Column::string("Type", ".spec.type"),
+        Column::string("Version", ".spec.version"),
+        Column::string("Scopes", ".scopes"),
+    ];
+
+    fn spec(&self) -> &ComponentSpec {
+        &self.spec
+    }
+
+    fn status(&self) -> Option<&Status> {
+        self.status.as_ref()
+    }
+
+    fn auth(&self) -> Option<&Auth> {
+        Some(&self.auth)
+    }
+
+    fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+
+    fn secret_refs(&self) -> Vec<SecretUse<'_>> {
+        match self.secret_store() {
+            SecretStore::Kubernetes => secrets::refs_in("spec.metadata", self.properties()),
+            SecretStore::Component(_) => Vec::new(),
+        }
+    }
+
+    fn secret_values_mut(&mut self) -> Vec<&mut Option<DynamicValue>> {
+        match self.secret_store() {
+            SecretStore::Kubernetes => secrets::values_in(self.spec.metadata.as_deref_mut()),
+            SecretStore::Component(_) => Vec::new(),
+        }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let timeout = self.spec.init_timeout.as_deref().filter(|text| !text.is_empty());
+        let timeout = timeout.and_then(|text| GoDuration::parse(text).err());
+        let mut problems: Vec<Problem> = type_problem(&self.spec.type_).into_iter().collect();
+        problems.extend(timeout.map(|error| Problem::new("spec.initTimeout", error)));
+        problems
+    }
+}
+
+/// Categories that a stock sidecar loads as components.
+const CATEGORIES: [&str; 9] = [
+    "bindings",
+    "configuration",
+    "conversation",
+    "crypto",
+    "lock",
+    "middleware",
+    "pubsub",
+    "secretstores",
+    "state",
+];
+
+fn type_problem(type_: &str) -> Option<Problem> {
+    let Some((category, name)) = type_.split_once('.').filter(|(_, name)| !name.is_empty()) else {
+        return Some(Problem::new(
+            "spec.type",
+            format_args!("{type_:?} is not of the form <category>.<name>, such as state.redis"),
+        ));
+    };
+    // Sidecars look types up without regard to case.
+    if CATEGORIES.iter().any(|known| category.eq_ignore_ascii_case(known)) {
+        return None;
+    }
+    let hint = match category {
+        "nameresolution" => "; name resolution is chosen in a Configuration (spec.nameResolution)",
+        _ => "",
+    };
+    Some(Problem::new(
+        "spec.type",
+        format_args!(
+            "unknown category {category:?} in \"{category}.{name}\", expected one of {}{hint}",
+            CATEGORIES.join(", ")
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(type_: &str, init_timeout: Option<&str>) -> Vec<String> {
+        let component = Component {
+            spec: ComponentSpec {
+                type_: type_.into(),
+                init_timeout: init_timeout.map(Into::into),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        component.problems().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_usual_component_has_no_problems() {
+        assert_eq!(problems("state.redis", None), Vec::<String>::new());
+        assert_eq!(
+            problems("middleware.http.ratelimit", Some("1m30s")),
+            Vec::<String>::new()
+        );
+        assert_eq!(problems("State.Redis", Some("")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn problems_name_the_field_and_what_was_expected() {
+        assert_eq!(
+            problems("redis", Some("10")),
+            [
+                r#"spec.type: "redis" is not of the form <category>.<name>, such as state.redis"#,
+                r#"spec.initTimeout: "10" has no unit: expected one of ns, us, ms, s, m, h"#,
+            ]
+        );
+        let [unknown] = &problems("stat.redis", None)[..] else {
+            panic!("one problem expected")
+        };
+        assert!(
+            unknown.starts_with(r#"spec.type: unknown category "stat" in "stat.redis", expected one of bindings,"#),
+            "{unknown}"
+        );
+        assert!(problems("nameresolution.mdns", None)[0].ends_with("in a Configuration (spec.nameResolution)"));
+    }
+}

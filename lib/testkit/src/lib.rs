@@ -1,0 +1,8 @@
+//! What tests of several crates share. A dev-dependency only; `e2e` alone builds its tools on it.
+
+pub mod apiserver;
+pub mod certs;
+pub mod kubeconfig;
+pub mod toolchain;
+
+pub use apiserver::ApiServer;

@@ -1,0 +1,308 @@
+//! An authority loaded from stored material, verified before it is used.
+
+use outrigger_identity::pem;
+use rcgen::{Issuer, KeyPair};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Material;
+
+/// Why stored material cannot be used. Every text says which part is wrong and how.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialError {
+    #[error("trust anchors: {0}")]
+    Anchors(String),
+    #[error("issuer chain: {0}")]
+    IssuerChain(String),
+    #[error("issuer key: {0}")]
+    IssuerKey(String),
+}
+
+/// A verified authority, ready to sign. Immutable: a change makes a new one.
+pub struct Authority {
+    anchors_pem: String,
+    chain_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    not_after: OffsetDateTime,
+}
+
+impl Authority {
+    /// Verifies and loads material at `now`.
+    ///
+    /// # Errors
+    /// Says which part is wrong: not PEM, not self-signed, out of order, expired, or a key that does not fit.
+    pub fn load(material: &Material, now: OffsetDateTime) -> Result<Self, MaterialError> {
+        let anchors = list(&material.anchors).map_err(MaterialError::Anchors)?;
+        check_anchors(&parse(&anchors).map_err(MaterialError::Anchors)?).map_err(MaterialError::Anchors)?;
+
+        let mut chain = list(&material.issuer_chain).map_err(MaterialError::IssuerChain)?;
+        // A root at the end of the file is tolerated and not handed out.
+        if chain.len() > 1
+            && parse(&chain)
+                .map_err(MaterialError::IssuerChain)?
+                .last()
+                .is_some_and(is_self_signed)
+        {
+            chain.pop();
+        }
+        let not_after = {
+            let anchors = parse(&anchors).map_err(MaterialError::Anchors)?;
+            let chain = parse(&chain).map_err(MaterialError::IssuerChain)?;
+            check_chain(&chain, &anchors, now).map_err(MaterialError::IssuerChain)?;
+            chain[0].validity().not_after.to_datetime()
+        };
+
+        let key = PrivateKeyDer::from_pem_slice(material.issuer_key.as_bytes())
+            .map_err(|error| MaterialError::IssuerKey(format!("no usable PEM block: {error}")))?;
+        let key = KeyPair::try_from(&key)
+            .map_err(|error| MaterialError::IssuerKey(format!("unsupported kind of key or encoding: {error}")))?;
+        check_key(&key, &chain[0])?;
+        let issuer =
+            Issuer::from_ca_cert_der(&chain[0], key).map_err(|error| MaterialError::IssuerChain(error.to_string()))?;
+        Ok(Self {
+            anchors_pem: encode(&anchors),
+            chain_pem: encode(&chain),
+            issuer,
+            not_after,
+        })
+    }
+
+    /// PEM of the trust anchors, without comments.
+    pub fn anchors_pem(&self) -> &str {
+        &self.anchors_pem
+    }
+
+    /// PEM of the issuer chain, without a root.
+    pub fn chain_pem(&self) -> &str {
+        &self.chain_pem
+    }
+
+    /// When the signing certificate expires.
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.not_after
+    }
+
+    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+}
+
+fn list(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    pem::certificates(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+fn parse<'a>(chain: &'a [CertificateDer<'static>]) -> Result<Vec<X509Certificate<'a>>, String> {
+    chain
+        .iter()
+        .map(|der| {
+            X509Certificate::from_der(der)
+                .map(|(_, parsed)| parsed)
+                .map_err(|error| error.to_string())
+        })
+        .collect()
+}
+
+fn check_anchors(anchors: &[X509Certificate<'_>]) -> Result<(), String> {
+    for (index, anchor) in anchors.iter().enumerate() {
+        if !is_self_signed(anchor) {
+            return Err(format!(
+                "certificate {} ({}) is not self-signed",
+                index + 1,
+                anchor.subject()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Each certificate is signed by the next, the last by an anchor, and all are valid now.
+fn check_chain(
+    chain: &[X509Certificate<'_>],
+    anchors: &[X509Certificate<'_>],
+    now: OffsetDateTime,
+) -> Result<(), String> {
+    let first = chain.first().ok_or("it is empty")?;
+    if is_self_signed(first) {
+        return Err("the issuer is self-signed: it has to be an intermediate below a trust anchor".to_owned());
+    }
+    if !first.is_ca() {
+        return Err(format!(
+            "{} may not sign: it is not the certificate of an authority",
+            first.subject()
+        ));
+    }
+    for (child, parent) in chain.iter().zip(chain.iter().skip(1)) {
+        if !is_signed_by(child, parent) {
+            return Err(format!(
+                "{} is not signed by {}, the next certificate of the file",
+                child.subject(),
+                parent.subject()
+            ));
+        }
+    }
+    let last = chain.last().unwrap_or(first);
+    let anchor = anchors
+        .iter()
+        .find(|anchor| is_signed_by(last, anchor))
+        .ok_or_else(|| format!("{} is signed by none of the trust anchors", last.subject()))?;
+    for certificate in chain.iter().chain([anchor]) {
+        check_validity(certificate, now)?;
+    }
+    Ok(())
+}
+
+fn check_validity(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> Result<(), String> {
+    let validity = certificate.validity();
+    if now > validity.not_after.to_datetime() {
+        return Err(format!("{} expired at {}", certificate.subject(), validity.not_after));
+    }
+    if now < validity.not_before.to_datetime() {
+        return Err(format!(
+            "{} is valid only from {}",
+            certificate.subject(),
+            validity.not_before
+        ));
+    }
+    Ok(())
+}
+
+fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
+    is_signed_by(certificate, certificate)
+}
+
+fn is_signed_by(child: &X509Certificate<'_>, parent: &X509Certificate<'_>) -> bool {
+    child.issuer().as_raw() == parent.subject().as_raw() && child.verify_signature(Some(parent.public_key())).is_ok()
+}
+
+fn check_key(key: &KeyPair, certificate: &CertificateDer<'_>) -> Result<(), MaterialError> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|error| MaterialError::IssuerChain(error.to_string()))?;
+    if parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw() {
+        return Ok(());
+    }
+    Err(MaterialError::IssuerKey(format!(
+        "it does not belong to the certificate of {}",
+        parsed.subject()
+    )))
+}
+
+fn encode(chain: &[CertificateDer<'_>]) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let mut text = String::new();
+    for der in chain {
+        let body = STANDARD.encode(der);
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in body.as_bytes().chunks(64) {
+            text.push_str(&String::from_utf8_lossy(line));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::generate;
+    use outrigger_core::{TrustDomain, control_plane::Service};
+
+    fn material(domain: &str) -> Material {
+        let domain = TrustDomain::new(domain).unwrap();
+        let id = Service::Sentry.spiffe_id(&domain, "dapr-system").unwrap();
+        generate(&id, &domain, time::Duration::minutes(15), OffsetDateTime::now_utc()).unwrap()
+    }
+
+    fn refusal(material: &Material, now: OffsetDateTime) -> String {
+        Authority::load(material, now).err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn loads_what_it_generates() {
+        let now = OffsetDateTime::now_utc();
+        let material = material("cluster.local");
+        let authority = Authority::load(&material, now).unwrap();
+        assert!(authority.not_after() > now + time::Duration::days(364));
+        let commented = Material {
+            anchors: format!("# root\n{}", material.anchors),
+            ..material
+        };
+        assert_eq!(
+            Authority::load(&commented, now).unwrap().anchors_pem(),
+            authority.anchors_pem(),
+            "comments are dropped"
+        );
+    }
+
+    #[test]
+    fn a_root_at_the_end_of_the_chain_is_dropped() {
+        let good = material("a");
+        let with_root = Material {
+            issuer_chain: format!("{}{}", good.issuer_chain, good.anchors),
+            ..good.clone()
+        };
+        let authority = Authority::load(&with_root, OffsetDateTime::now_utc()).unwrap();
+        assert_eq!(authority.chain_pem().matches("BEGIN").count(), 1);
+    }
+
+    #[test]
+    fn says_which_part_is_wrong() {
+        let now = OffsetDateTime::now_utc();
+        let (a, b) = (material("a"), material("b"));
+        for (bad, text) in [
+            (
+                Material {
+                    anchors: "x".into(),
+                    ..a.clone()
+                },
+                "trust anchors: no PEM block",
+            ),
+            (
+                Material {
+                    anchors: a.issuer_chain.clone(),
+                    ..a.clone()
+                },
+                "trust anchors: certificate 1",
+            ),
+            (
+                Material {
+                    issuer_chain: a.anchors.clone(),
+                    ..a.clone()
+                },
+                "issuer chain: the issuer is self-signed",
+            ),
+            (
+                Material {
+                    anchors: b.anchors.clone(),
+                    ..a.clone()
+                },
+                "signed by none of the trust anchors",
+            ),
+            (
+                Material {
+                    issuer_key: b.issuer_key.clone(),
+                    ..a.clone()
+                },
+                "issuer key: it does not belong",
+            ),
+            (
+                Material {
+                    issuer_key: "x".into(),
+                    ..a.clone()
+                },
+                "issuer key: no usable PEM block",
+            ),
+        ] {
+            let refusal = refusal(&bad, now);
+            assert!(refusal.contains(text), "{refusal}");
+        }
+        assert!(refusal(&a, now + time::Duration::days(366)).contains("expired at"));
+        assert!(refusal(&a, now - time::Duration::days(1)).contains("valid only from"));
+    }
+
+    #[test]
+    fn the_key_is_not_shown() {
+        assert!(!format!("{:?}", material("a")).contains("PRIVATE"));
+    }
+}

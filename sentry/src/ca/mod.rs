@@ -1,0 +1,40 @@
+//! The authority itself, without I/O: its material, and the certificates it signs.
+
+mod authority;
+mod generate;
+mod leaf;
+mod request;
+
+pub use authority::{Authority, MaterialError};
+pub use generate::generate;
+pub use leaf::{ContainerImage, Leaf, SignError, Signed};
+pub use request::{PublicKey, RequestError};
+
+/// PEM texts of an authority, as they are stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Material {
+    /// Trust anchors.
+    pub anchors: String,
+    /// The certificate that signs first, then its intermediates.
+    pub issuer_chain: String,
+    /// Private key of the certificate that signs.
+    pub issuer_key: String,
+}
+
+impl std::fmt::Debug for Material {
+    /// Never shows the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Material")
+            .field("anchors", &self.anchors)
+            .field("issuer_chain", &self.issuer_chain)
+            .finish_non_exhaustive()
+    }
+}
+
+/// 16 random bytes with the top bit clear, so that the number is positive and below 2^127.
+fn serial() -> Result<rcgen::SerialNumber, rcgen::Error> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
+    bytes[0] &= 0x7f;
+    Ok(rcgen::SerialNumber::from_slice(&bytes))
+}
