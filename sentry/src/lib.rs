@@ -18,7 +18,7 @@ use kube::{Api, core::DynamicObject};
 use outrigger_core::{cluster_domain, control_plane::Service};
 use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener};
 use outrigger_process::{
-    health::Health,
+    health::{Health, Target},
     http,
     identity::renew,
     kubernetes::client::{self, Clients},
@@ -61,6 +61,8 @@ pub async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         }
     };
     let health = Health::default();
+    // Registered before anybody can ask, or the health server alone would count as ready.
+    let server_target = health.target("sentry-server");
     let registry = registry();
     let metrics = Metrics::register(&registry)?;
     let mut tasks = Tasks::new(stop.clone());
@@ -79,7 +81,7 @@ pub async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     );
     tasks.spawn(
         "certificate authority",
-        authority(args, options, clients, health, metrics, stop),
+        authority(args, options, clients, health, server_target, metrics, stop),
     );
     tasks.run(DRAIN).await
 }
@@ -90,10 +92,10 @@ async fn authority(
     options: Options,
     clients: Option<Clients>,
     health: Health,
+    server_target: Target,
     metrics: Metrics,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let server_target = health.target("sentry-server");
     let id = Service::Sentry
         .spiffe_id(&options.trust_domain, &options.namespace)
         .context("own identity")?;

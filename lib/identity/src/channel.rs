@@ -11,8 +11,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    anchors::Anchors,
     error::{Error, io_error},
-    tls::ClientTls,
+    tls::{self, ClientTls},
+    verify::Expect,
 };
 
 /// TCP connect and TLS handshake together.
@@ -42,6 +44,22 @@ pub(crate) fn lazy(address: &str, tls: ClientTls, keepalive: Duration) -> Result
         }
     });
     Ok(endpoint(address, keepalive)?.connect_with_connector_lazy(connector))
+}
+
+/// Connects to a server that is known by its SPIFFE id, without presenting a certificate: how sentry is called.
+///
+/// # Errors
+/// When the address is not `host:port`, or the server cannot be reached or is not the expected one.
+pub async fn anonymous_channel(address: &str, anchors: &Arc<Anchors>, expect: &Expect) -> Result<Channel, Error> {
+    let config = Arc::new(tls::client_config(anchors, expect, None)?);
+    let connector = tower::service_fn(move |uri| {
+        let config = config.clone();
+        async move { dial(uri, config).await.map(TokioIo::new) }
+    });
+    endpoint(address, SLOW_KEEPALIVE)?
+        .connect_with_connector(connector)
+        .await
+        .map_err(Error::Connect)
 }
 
 /// A channel without TLS, for peers that run with mTLS switched off.

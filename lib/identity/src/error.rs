@@ -15,6 +15,8 @@ pub enum Error {
     SpiffeId(#[from] SpiffeIdError),
     #[error("address {0:?}: expected host:port")]
     Address(String),
+    #[error("cannot connect")]
+    Connect(#[source] tonic::transport::Error),
     #[error("TLS configuration")]
     Tls(#[from] rustls::Error),
     #[error("sentry refuses this identity for good: {0}")]

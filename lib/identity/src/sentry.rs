@@ -2,15 +2,13 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use hyper_util::rt::TokioIo;
 use outrigger_core::{SpiffeId, TrustDomain, control_plane::Service};
 use outrigger_proto::sentry::{SignCertificateRequest, ca_client::CaClient};
 
 use crate::{
     anchors::Anchors,
     channel,
-    error::{Error, FetchError, chain, io_error},
-    tls,
+    error::{Error, FetchError, chain},
     token::TokenSource,
     verify::Expect,
 };
@@ -75,16 +73,7 @@ impl SentryClient {
             address: self.address.clone(),
             reason,
         };
-        let config = tls::client_config(&request.anchors, &Expect::Id(self.expect.clone()), None)
-            .map_err(|error| unreachable(error.to_string()))?;
-        let config = Arc::new(config);
-        let connector = tower::service_fn(move |uri| {
-            let config = config.clone();
-            async move { channel::dial(uri, config).await.map(TokioIo::new).map_err(io_error) }
-        });
-        let channel = channel::endpoint(&self.address, channel::SLOW_KEEPALIVE)
-            .map_err(|error| unreachable(error.to_string()))?
-            .connect_with_connector(connector)
+        let channel = channel::anonymous_channel(&self.address, &request.anchors, &Expect::Id(self.expect.clone()))
             .await
             .map_err(|error| unreachable(chain(&error)))?;
         // Read last: a projected token may have been rotated while we waited for the connection.

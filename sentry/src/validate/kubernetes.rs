@@ -107,6 +107,11 @@ impl KubernetesValidator {
 
     async fn decide(&self, request: &SignCertificateRequest) -> Result<Validated, Refusal> {
         check_request(request)?;
+        if request.token.is_empty() {
+            return Err(Refusal::Denied(
+                "authentication failed: the request does not contain a token".to_owned(),
+            ));
+        }
         let username = self.review(&request.token).await?;
         let (namespace, account) = token::service_account(&username).map_err(Refusal::Denied)?;
         let bound = token::bound_pod(&request.token).map_err(Refusal::Denied)?;
@@ -244,10 +249,10 @@ fn reviewed_user(status: TokenReviewStatus, audiences: &[String]) -> Result<Stri
 
 /// What the API server refuses is final; everything else may go better next time.
 fn transient(what: &str, error: kube::Error) -> Refusal {
-    let text = format!("{what}: {error}");
     match &error {
-        kube::Error::Api(status) if is_final(status) => Refusal::Denied(text),
-        _ => Refusal::Unavailable(text),
+        kube::Error::Api(status) if is_final(status) => Refusal::Denied(format!("{what}: {}", status.message)),
+        kube::Error::Api(status) => Refusal::Unavailable(format!("{what}: {}", status.message)),
+        _ => Refusal::Unavailable(format!("{what}: {error}")),
     }
 }
 
