@@ -95,6 +95,8 @@ pub enum Reason {
     SecretKeyNotFound,
     /// The secret store that it names does not exist.
     SecretStoreNotFound,
+    /// `Accepted` is unknown: the operator cannot read a Secret that it refers to.
+    SecretUnreadable,
     /// `Ready` is false because `Accepted` is.
     NotAccepted,
     /// `Ready`, and no connected sidecar uses it.
@@ -115,6 +117,7 @@ impl Reason {
             Self::SecretNotFound => "SecretNotFound",
             Self::SecretKeyNotFound => "SecretKeyNotFound",
             Self::SecretStoreNotFound => "SecretStoreNotFound",
+            Self::SecretUnreadable => "SecretUnreadable",
             Self::NotAccepted => "NotAccepted",
             Self::NoSidecars => "NoSidecars",
             Self::Loaded => "Loaded",

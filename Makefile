@@ -1,0 +1,64 @@
+# The interface for people and for CI alike. `make help` lists the verbs.
+
+comma := ,
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# What is expensive lives in the user's cache, so that a fresh clone on a used machine is warm. Compiled dependencies are
+# shared by all clones with the same lock file and toolchain.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/outrigger
+export CARGO_TARGET_DIR ?= $(CACHE)/target-$(shell cat Cargo.lock rust-toolchain.toml | sha256sum | cut -c1-12)
+
+CARGO_FLAGS := --locked
+CLUSTER := $(CARGO_TARGET_DIR)/debug/cluster
+DEMO := $(CARGO_TARGET_DIR)/debug/demo
+LIBS := outrigger-core outrigger-proto outrigger-identity outrigger-process outrigger-testkit outrigger-crds
+PARTS := outrigger-operator outrigger-injector outrigger-sentry outrigger-sidecar
+
+# Prints what a recipe does and, at its end, how long it took.
+define timed
+	@start=$$SECONDS; printf '==> %s\n' "$(1)"; $(2); printf '==> %s: %d s\n' "$(1)" "$$((SECONDS - start))"
+endef
+
+.PHONY: help demo test test-unit test-api test-cluster lint generate kubernetes cluster cluster-down images tools
+
+help: ## List the verbs
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: tools ## The main job on a real Kubernetes, narrated; CONTEXT=name uses that kubeconfig context
+	@$(DEMO) --context "$(CONTEXT)"
+
+test: lint test-unit test-api test-cluster ## All tests in three tiers; leaves nothing running
+
+test-unit: ## Decisions as pure functions, and programs on loopback
+	$(call timed,unit tests,cargo test $(CARGO_FLAGS) --workspace --lib --bins && cargo test $(CARGO_FLAGS) $(foreach p,$(LIBS) $(PARTS),-p $(p)) --doc --quiet && cargo test $(CARGO_FLAGS) -p outrigger-sidecar -p outrigger-crds -p outrigger-identity --test '*' -- --skip api_server)
+
+test-api: kubernetes ## Against a real API server
+	$(call timed,tests against a real API server,cargo test $(CARGO_FLAGS) -p outrigger-crds -p outrigger-operator -p outrigger-injector -p outrigger-sentry --test api && cargo test $(CARGO_FLAGS) -p outrigger-e2e --test chart)
+
+test-cluster: kubernetes images ## On a full node with real pods
+	$(call timed,tests on a real cluster,cargo test $(CARGO_FLAGS) -p outrigger-e2e --test cluster)
+
+lint: ## Formatting, clippy, one TLS provider
+	$(call timed,formatting,cargo fmt --all --check)
+	$(call timed,clippy,cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings)
+	@test -z "$$(cargo tree --workspace -i ring -e normal$(comma)build 2>/dev/null)" || { echo "ring is in the build: aws-lc-rs is the one crypto provider" >&2; exit 1; }
+
+generate: ## CRDs in the chart
+	cargo run $(CARGO_FLAGS) --quiet -p outrigger-crds --bin crdgen
+
+tools:
+	@cargo build $(CARGO_FLAGS) --quiet -p outrigger-e2e --bins
+
+kubernetes: tools ## The Kubernetes programs, from Go modules; once for each content of e2e/kubernetes
+	@$(CLUSTER) kubernetes build >/dev/null
+
+cluster: kubernetes ## Start the local Kubernetes alone, and print how to use it
+	@$(CLUSTER) up
+
+cluster-down: tools ## Stop the local Kubernetes and remove everything of it
+	@$(CLUSTER) down
+
+images: tools ## Image archives, without Docker
+	$(call timed,images,$(CLUSTER) images build)

@@ -1,0 +1,504 @@
+//! The story: install, an app with its sidecar, resources that come and change, a pod that missed injection.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use serde_json::Value;
+
+use super::{
+    narrator::{Narrator, Step, milliseconds},
+    target::Ready,
+};
+use crate::{command, release};
+
+/// Where the demo's apps live.
+pub(super) const NAMESPACE: &str = "outrigger-demo";
+/// Marks the release, so that a second demo knows what it may replace.
+const RELEASE_LABEL: &str = "installed-by=outrigger-demo";
+/// Everything that is waited for happens within seconds; this is for slow machines.
+const DEADLINE: Duration = Duration::from_secs(180);
+/// How often the sidecar is asked what it has loaded.
+const POLL: Duration = Duration::from_millis(3);
+
+pub(super) async fn tell(cluster: &Ready, narrator: &mut Narrator) -> anyhow::Result<()> {
+    let story = Story {
+        cluster,
+        client: cluster.access.client().await?,
+    };
+    story.clear_earlier_demo(narrator).await?;
+    story.install(narrator).await?;
+    let cart = story.deploy_app(narrator).await?;
+    story.use_state(narrator, &cart).await?;
+    story.change_components(narrator, &cart).await?;
+    story.break_and_repair(narrator, &cart).await?;
+    let orders = story.miss_injection(narrator).await?;
+    story.invoke(narrator, &orders).await?;
+    story.look_at_status(narrator).await
+}
+
+struct Story<'a> {
+    cluster: &'a Ready,
+    client: Client,
+}
+
+impl Story<'_> {
+    /// Runs kubectl and notes it as people would type it.
+    async fn kubectl(&self, step: &mut Step, args: &[&str]) -> anyhow::Result<String> {
+        let context = self
+            .cluster
+            .context
+            .as_deref()
+            .map(|name| format!("--context {name} "))
+            .unwrap_or_default();
+        step.ran(format!("kubectl {context}{}", spelled(args)));
+        let mut command = self.cluster.access.kubectl_command(args);
+        command.current_dir(release::workspace());
+        Ok(command::run(command).await?)
+    }
+
+    async fn helm(&self, step: &mut Step, args: &[&str]) -> anyhow::Result<String> {
+        let context = self
+            .cluster
+            .context
+            .as_deref()
+            .map(|name| format!("--kube-context {name} "))
+            .unwrap_or_default();
+        step.ran(format!("helm {context}{}", spelled(args)));
+        let mut command = self.cluster.access.helm_command(args);
+        command.current_dir(release::workspace());
+        Ok(command::run(command).await?)
+    }
+
+    /// A second demo begins where the first did. A release of somebody else's is left alone.
+    async fn clear_earlier_demo(&self, narrator: &mut Narrator) -> anyhow::Result<()> {
+        let access = &self.cluster.access;
+        let all = access.helm(["list", "-n", "dapr-system", "-q"]).await?;
+        let ours = access
+            .helm(["list", "-n", "dapr-system", "-q", "-l", RELEASE_LABEL])
+            .await?;
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        let has_namespace = namespaces.get_opt(NAMESPACE).await?.is_some();
+        if all.lines().any(|name| name == "dapr") && !ours.lines().any(|name| name == "dapr") {
+            bail!(
+                "namespace dapr-system has a release named dapr that no demo installed; uninstall it first, or choose another cluster"
+            );
+        }
+        if ours.trim().is_empty() && !has_namespace {
+            return Ok(());
+        }
+        let mut step = narrator.begin("what an earlier demo left is removed");
+        if has_namespace {
+            self.kubectl(&mut step, &["delete", "namespace", NAMESPACE, "--wait"])
+                .await?;
+        }
+        if !ours.trim().is_empty() {
+            self.helm(&mut step, &["uninstall", "dapr", "-n", "dapr-system", "--wait"])
+                .await?;
+        }
+        // Helm installs CRDs only where there are none.
+        self.kubectl(
+            &mut step,
+            &["apply", "--server-side", "--force-conflicts", "-f", "charts/dapr/crds"],
+        )
+        .await?;
+        narrator.done(step, &[]);
+        Ok(())
+    }
+
+    async fn install(&self, narrator: &mut Narrator) -> anyhow::Result<()> {
+        let mut step = narrator.begin("the control plane: operator, sentry, injector");
+        let args = [
+            "install",
+            "dapr",
+            "charts/dapr",
+            "-n",
+            "dapr-system",
+            "--create-namespace",
+            "--wait",
+        ];
+        let options = [
+            "--timeout",
+            "3m",
+            "--labels",
+            RELEASE_LABEL,
+            "-f",
+            "e2e/demo/values.yaml",
+        ];
+        self.helm(&mut step, &[&args[..], &options[..]].concat()).await?;
+        let pods = self.kubectl(&mut step, &["get", "pods", "-n", "dapr-system"]).await?;
+        step.printed(pods.trim_end());
+        narrator.done(step, &["CRDs, RBAC, trust bundle and webhook are in place".to_owned()]);
+        Ok(())
+    }
+
+    async fn deploy_app(&self, narrator: &mut Narrator) -> anyhow::Result<String> {
+        let mut step = narrator.begin("an app with a sidecar: annotations on its pods are all it takes");
+        self.kubectl(&mut step, &["create", "namespace", NAMESPACE]).await?;
+        self.kubectl(
+            &mut step,
+            &[
+                "apply",
+                "-n",
+                NAMESPACE,
+                "-f",
+                "e2e/demo/statestore.yaml",
+                "-f",
+                "e2e/demo/cart.yaml",
+            ],
+        )
+        .await?;
+        self.kubectl(
+            &mut step,
+            &[
+                "rollout",
+                "status",
+                "-n",
+                NAMESPACE,
+                "deployment/cart",
+                "--timeout=180s",
+            ],
+        )
+        .await?;
+        let pods = self.kubectl(&mut step, &["get", "pods", "-n", NAMESPACE]).await?;
+        step.printed(pods.trim_end());
+        let pod = self.pod_with_sidecar("cart").await?;
+        narrator.done(
+            step,
+            &["the injector added daprd; it has a certificate, its resources and two open streams".to_owned()],
+        );
+        Ok(pod)
+    }
+
+    async fn use_state(&self, narrator: &mut Narrator, pod: &str) -> anyhow::Result<()> {
+        let mut step = narrator.begin("the app saves and reads state through its sidecar");
+        let app = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:3000/proxy");
+        step.ran(format!(
+            "echo '\"three apples\"' | kubectl create --raw {app}/save/statestore/basket -f -"
+        ));
+        let request =
+            http::Request::post(format!("{app}/save/statestore/basket")).body(b"\"three apples\"".to_vec())?;
+        self.client
+            .request_text(request)
+            .await
+            .context("saving state through the sidecar")?;
+        let read = self
+            .kubectl(&mut step, &["get", "--raw", &format!("{app}/read/statestore/basket")])
+            .await?;
+        if !read.contains("three apples") {
+            bail!("saved \"three apples\", read {read:?}");
+        }
+        narrator.done(step, &[format!("read back: {}", read.trim())]);
+        Ok(())
+    }
+
+    async fn change_components(&self, narrator: &mut Narrator, pod: &str) -> anyhow::Result<()> {
+        let restarts = self.restarts(pod).await?;
+        let mut step = narrator.begin("a second component is applied: the running sidecar loads it");
+        let apply = ["apply", "-n", NAMESPACE, "-f", "e2e/demo/sessions.yaml"];
+        let seen = self.until_metadata(pod, |names| names.iter().any(|name| name == "sessions"));
+        let (first, first_names) = timed(self.kubectl(&mut step, &apply), seen).await?;
+        narrator.done(
+            step,
+            &[
+                first.describe(),
+                format!("/v1.0/metadata lists {}", first_names.join(", ")),
+            ],
+        );
+
+        let mut step = narrator.begin("the first one is edited, now for another app only: the sidecar drops it");
+        let patch = [
+            "patch",
+            "component",
+            "statestore",
+            "-n",
+            NAMESPACE,
+            "--type",
+            "merge",
+            "-p",
+            r#"{"scopes":["somebody-else"]}"#,
+        ];
+        let seen = self.until_metadata(pod, |names| !names.iter().any(|name| name == "statestore"));
+        let (second, _) = timed(self.kubectl(&mut step, &patch), seen).await?;
+        let undo = [
+            "patch",
+            "component",
+            "statestore",
+            "-n",
+            NAMESPACE,
+            "--type",
+            "json",
+            "-p",
+            r#"[{"op":"remove","path":"/scopes"}]"#,
+        ];
+        self.kubectl(&mut step, &undo).await?;
+        let names = self
+            .until_metadata(pod, |names| names.iter().any(|name| name == "statestore"))
+            .await?;
+        if self.restarts(pod).await? != restarts {
+            bail!("the pod {pod} was restarted");
+        }
+        narrator.done(
+            step,
+            &[
+                second.describe(),
+                format!("and back: {}; no restart", names.1.join(", ")),
+            ],
+        );
+        Ok(())
+    }
+
+    async fn break_and_repair(&self, narrator: &mut Narrator, pod: &str) -> anyhow::Result<()> {
+        let mut step = narrator.begin("a bad edit harms nothing: the last good component goes on serving");
+        let bad = [
+            "patch",
+            "component",
+            "sessions",
+            "-n",
+            NAMESPACE,
+            "--type",
+            "merge",
+            "-p",
+            r#"{"spec":{"type":"state.in-memroy"}}"#,
+        ];
+        self.kubectl(&mut step, &bad).await?;
+        let log = self.until_log(pod, "state.in-memroy").await?;
+        step.ran(format!("kubectl logs -n {NAMESPACE} {pod} -c daprd"));
+        step.printed(log.trim_end());
+        let app = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:3000/proxy/save/sessions/s1");
+        let request = http::Request::post(app).body(b"1".to_vec())?;
+        self.client
+            .request_text(request)
+            .await
+            .context("the component has to go on serving")?;
+        self.kubectl(&mut step, &["apply", "-n", NAMESPACE, "-f", "e2e/demo/sessions.yaml"])
+            .await?;
+        narrator.done(step, &["sessions still took writes; now it is repaired".to_owned()]);
+        Ok(())
+    }
+
+    async fn miss_injection(&self, narrator: &mut Narrator) -> anyhow::Result<String> {
+        let injector = "deployment/dapr-sidecar-injector";
+        let mut step = narrator.begin("a pod is created while the injector is down: it runs without a sidecar");
+        self.kubectl(&mut step, &["scale", "-n", "dapr-system", injector, "--replicas=0"])
+            .await?;
+        self.kubectl(
+            &mut step,
+            &[
+                "wait",
+                "-n",
+                "dapr-system",
+                "--for=delete",
+                "pod",
+                "-l",
+                "app=dapr-sidecar-injector",
+                "--timeout=120s",
+            ],
+        )
+        .await?;
+        self.kubectl(&mut step, &["apply", "-n", NAMESPACE, "-f", "e2e/demo/orders.yaml"])
+            .await?;
+        self.kubectl(
+            &mut step,
+            &[
+                "rollout",
+                "status",
+                "-n",
+                NAMESPACE,
+                "deployment/orders",
+                "--timeout=120s",
+            ],
+        )
+        .await?;
+        let pods = self
+            .kubectl(&mut step, &["get", "pods", "-n", NAMESPACE, "-l", "app=orders"])
+            .await?;
+        step.printed(pods.trim_end());
+        narrator.done(step, &[]);
+
+        let mut step = narrator.begin("the injector is back, and the watchdog has the pod created anew");
+        self.kubectl(&mut step, &["scale", "-n", "dapr-system", injector, "--replicas=1"])
+            .await?;
+        self.kubectl(
+            &mut step,
+            &["rollout", "status", "-n", "dapr-system", injector, "--timeout=120s"],
+        )
+        .await?;
+        let pod = self.pod_with_sidecar("orders").await?;
+        let pods = self
+            .kubectl(&mut step, &["get", "pods", "-n", NAMESPACE, "-l", "app=orders"])
+            .await?;
+        step.printed(pods.trim_end());
+        narrator.done(
+            step,
+            &["evicted through the Eviction API; its Deployment made a new one, with a sidecar".to_owned()],
+        );
+        Ok(pod)
+    }
+
+    async fn invoke(&self, narrator: &mut Narrator, orders: &str) -> anyhow::Result<()> {
+        let mut step = narrator.begin("orders calls cart: sidecar to sidecar, over mTLS");
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{orders}:3000/proxy/call/cart/hello");
+        let answer = self.kubectl(&mut step, &["get", "--raw", &path]).await?;
+        narrator.done(step, &[format!("cart answered: {}", answer.trim())]);
+        Ok(())
+    }
+
+    async fn look_at_status(&self, narrator: &mut Narrator) -> anyhow::Result<()> {
+        let mut step = narrator.begin("resources say how they are");
+        let wait = [
+            "wait",
+            "-n",
+            NAMESPACE,
+            "--for=condition=Ready",
+            "component/statestore",
+            "component/sessions",
+            "--timeout=60s",
+        ];
+        let waited = self.kubectl(&mut step, &wait).await?;
+        step.printed(waited.trim_end());
+        let table = self.kubectl(&mut step, &["get", "components", "-n", NAMESPACE]).await?;
+        step.printed(table.trim_end());
+        narrator.done(step, &[]);
+        Ok(())
+    }
+
+    /// Waits until a pod of the app runs with a ready sidecar, and names it.
+    async fn pod_with_sidecar(&self, app: &str) -> anyhow::Result<String> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let list = ListParams::default().labels(&format!("app={app}"));
+        within(&format!("a pod of {app} with a ready sidecar"), async || {
+            let found = pods.list(&list).await?.items.into_iter().find(has_ready_sidecar);
+            Ok(found.map(|pod| pod.name_any()))
+        })
+        .await
+    }
+
+    async fn restarts(&self, pod: &str) -> anyhow::Result<i32> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let statuses = pods
+            .get(pod)
+            .await?
+            .status
+            .and_then(|status| status.container_statuses)
+            .unwrap_or_default();
+        Ok(statuses.iter().map(|status| status.restart_count).sum())
+    }
+
+    /// Asks the sidecar for its components until they are as wanted; answers when that was, and their names.
+    async fn until_metadata(
+        &self,
+        pod: &str,
+        wanted: impl Fn(&[String]) -> bool,
+    ) -> anyhow::Result<(Instant, Vec<String>)> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:3501/proxy/v1.0/metadata");
+        within("the sidecar's metadata to follow", async || {
+            let text = self
+                .client
+                .request_text(http::Request::get(&path).body(Vec::new())?)
+                .await?;
+            let metadata: Value = serde_json::from_str(&text).context("the sidecar's metadata")?;
+            let mut names: Vec<String> = metadata["components"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|component| component["name"].as_str().map(str::to_owned))
+                .collect();
+            names.sort();
+            Ok(wanted(&names).then(|| (Instant::now(), names)))
+        })
+        .await
+    }
+
+    /// Waits for a line of the sidecar's log that mentions `text`, and answers it.
+    async fn until_log(&self, pod: &str, text: &str) -> anyhow::Result<String> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let params = kube::api::LogParams {
+            container: Some("daprd".to_owned()),
+            tail_lines: Some(50),
+            ..Default::default()
+        };
+        within("the sidecar to say what is wrong", async || {
+            let log = pods.logs(pod, &params).await?;
+            Ok(log.lines().rfind(|line| line.contains(text)).map(str::to_owned))
+        })
+        .await
+    }
+}
+
+fn has_ready_sidecar(pod: &Pod) -> bool {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_deref())
+        .unwrap_or_default();
+    statuses.iter().any(|status| status.name == "daprd") && statuses.iter().all(|status| status.ready)
+}
+
+/// Tries again until there is an answer.
+async fn within<T>(what: &str, mut attempt: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let wait = async {
+        loop {
+            if let Some(found) = attempt().await? {
+                return Ok(found);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait)
+        .await
+        .with_context(|| format!("waited {} s in vain for {what}", DEADLINE.as_secs()))?
+}
+
+/// How long a change took to reach the sidecar.
+struct Delay {
+    began: Instant,
+    returned: Instant,
+    seen: Instant,
+}
+
+impl Delay {
+    fn describe(&self) -> String {
+        let total = milliseconds(self.seen - self.began);
+        match self.seen.checked_duration_since(self.returned) {
+            Some(after) => format!(
+                "in the sidecar {} after kubectl returned, {total} after it began",
+                milliseconds(after)
+            ),
+            None => format!("in the sidecar before kubectl returned, {total} after it began"),
+        }
+    }
+}
+
+/// Runs a command and, at the same time, waits for its effect.
+async fn timed(
+    command: impl Future<Output = anyhow::Result<String>>,
+    effect: impl Future<Output = anyhow::Result<(Instant, Vec<String>)>>,
+) -> anyhow::Result<(Delay, Vec<String>)> {
+    let began = Instant::now();
+    let command = async {
+        command.await?;
+        anyhow::Ok(Instant::now())
+    };
+    let (returned, (seen, names)) = tokio::try_join!(command, effect)?;
+    Ok((Delay { began, returned, seen }, names))
+}
+
+/// Arguments as they are typed in a shell.
+fn spelled(args: &[&str]) -> String {
+    let quote = |word: &&str| match word
+        .chars()
+        .any(|c| c.is_whitespace() || "{}[]\"'$*?;&|<>()".contains(c))
+    {
+        true => format!("'{word}'"),
+        false => (*word).to_owned(),
+    };
+    args.iter().map(quote).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,146 @@
+//! The project's own images: static binaries, built by cargo, each alone in an image.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::digest;
+use tokio::process::Command;
+
+use crate::{
+    command,
+    image::{self, File, Image},
+};
+
+/// Registry and folder of the images, as in the chart's values.
+pub const REGISTRY: &str = "localhost/outrigger";
+/// Tag of the images, as in the chart's values.
+pub const TAG: &str = env!("CARGO_PKG_VERSION");
+
+/// Binaries, the packages they come from, and so the images.
+const BINARIES: [(&str, &str); 5] = [
+    ("operator", "outrigger-operator"),
+    ("injector", "outrigger-injector"),
+    ("sentry", "outrigger-sentry"),
+    ("daprd", "outrigger-sidecar"),
+    ("sample-app", "outrigger-e2e"),
+];
+
+/// Why images could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Command(#[from] command::Error),
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error("cargo built no {0}")]
+    Missing(PathBuf, #[source] io::Error),
+    #[error("could not write {0}")]
+    Write(PathBuf, #[source] io::Error),
+    #[error("`rustc -vV` does not name the host")]
+    Host,
+}
+
+/// An image and where its archive is.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    /// Full name with tag.
+    pub image: String,
+    pub path: PathBuf,
+    /// Bytes of the binary in it.
+    pub binary_size: u64,
+    /// Whether it had to be packed now.
+    pub fresh: bool,
+}
+
+/// Builds the binaries and packs the images that changed. What is current stays as it is.
+///
+/// # Errors
+/// cargo's failure, with its output, or an archive that cannot be written.
+pub async fn build() -> Result<Vec<Archive>, Error> {
+    let host = host().await?;
+    let target = target_folder();
+    compile(&host).await?;
+    let folder = target.join("images");
+    fs::create_dir_all(&folder).map_err(|error| Error::Write(folder.clone(), error))?;
+    BINARIES
+        .iter()
+        .map(|(name, _)| pack(name, &target.join(&host).join("release").join(name), &folder))
+        .collect()
+}
+
+/// A static binary needs nothing else in its image. The target is named, so that the flags do not reach build scripts.
+async fn compile(host: &str) -> Result<(), Error> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(workspace())
+        .args(["build", "--locked", "--release", "--quiet", "--target", host]);
+    for (binary, package) in BINARIES {
+        cargo.args(["--package", package, "--bin", binary]);
+    }
+    let flags = format!(
+        "CARGO_TARGET_{}_RUSTFLAGS",
+        host.to_uppercase().replace(['-', '.'], "_")
+    );
+    cargo
+        .env(flags, "-C target-feature=+crt-static")
+        .env_remove("RUSTFLAGS");
+    command::run(cargo).await?;
+    Ok(())
+}
+
+fn pack(name: &str, binary: &Path, folder: &Path) -> Result<Archive, Error> {
+    let content = fs::read(binary).map_err(|error| Error::Missing(binary.to_owned(), error))?;
+    let digest = digest::digest(&digest::SHA256, &content);
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = folder.join(format!("{name}.tar"));
+    let mark = folder.join(format!("{name}.sha256"));
+    let image = format!("{REGISTRY}/{name}:{TAG}");
+    let current = format!("{digest} {image}\n");
+    let fresh = !path.is_file() || fs::read_to_string(&mark).ok().as_ref() != Some(&current);
+    if fresh {
+        let program = format!("/{name}");
+        let files = vec![File {
+            source: binary.to_owned(),
+            path: program.clone(),
+            mode: 0o755,
+        }];
+        image::pack_file(
+            &Image {
+                name: image.clone(),
+                files,
+                command: vec![program],
+            },
+            &path,
+        )?;
+        fs::write(&mark, &current).map_err(|error| Error::Write(mark, error))?;
+    }
+    Ok(Archive {
+        image,
+        path,
+        binary_size: content.len() as u64,
+        fresh,
+    })
+}
+
+async fn host() -> Result<String, Error> {
+    let mut rustc = Command::new("rustc");
+    rustc.arg("-vV").current_dir(workspace());
+    let output = command::run(rustc).await?;
+    output
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+        .ok_or(Error::Host)
+}
+
+/// The root of the checkout.
+pub fn workspace() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    folder.parent().unwrap_or(folder).to_owned()
+}
+
+fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}

@@ -1,0 +1,177 @@
+//! Pluggable components: containers of the pod that are components, and containers that Component resources bring along.
+
+use std::collections::HashSet;
+
+use outrigger_core::scopes;
+use serde_json::{Map, Value};
+
+use super::{app_containers, env, json, operations::Operations, volumes};
+use crate::{pod::Pod, sidecar::Sidecar};
+
+/// A Component that brings a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentContainer {
+    pub component: String,
+    pub scopes: Vec<String>,
+    /// The annotation as it is on the Component.
+    pub json: String,
+}
+
+/// The pluggable components of one pod.
+#[derive(Debug, Default)]
+pub struct Components {
+    /// Indexes of the pod's containers that are components.
+    in_pod: Vec<usize>,
+    /// Containers to add.
+    injected: Vec<Map<String, Value>>,
+}
+
+/// Field names of a container; upstream reads them in any case.
+const FIELDS: [&str; 25] = [
+    "name",
+    "image",
+    "command",
+    "args",
+    "workingDir",
+    "ports",
+    "envFrom",
+    "env",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "volumeMounts",
+    "volumeDevices",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "imagePullPolicy",
+    "securityContext",
+    "stdin",
+    "stdinOnce",
+    "tty",
+];
+
+impl Components {
+    /// `brought` are the containers of Components in the pod's namespace; those of other apps are passed over, and so is a
+    /// second one of the same image. What cannot be read is skipped with a warning.
+    pub fn select(
+        pod: &Pod,
+        sidecar: &Sidecar<'_>,
+        brought: &[ComponentContainer],
+        warnings: &mut Vec<String>,
+    ) -> Self {
+        let containers = pod.spec.containers.iter().enumerate();
+        let in_pod = containers
+            .filter(|(_, container)| sidecar.is_component_container(&container.name))
+            .map(|(index, _)| index)
+            .collect();
+        let mut images = HashSet::new();
+        let mut injected = Vec::new();
+        for component in brought {
+            let mut container = match parse(&component.json) {
+                Ok(Some(container)) => container,
+                // The annotation is `null`.
+                Ok(None) => continue,
+                Err(error) => {
+                    warnings.push(format!(
+                        "Component {:?}: annotation dapr.io/component-container is not a container: {error}",
+                        component.component
+                    ));
+                    continue;
+                }
+            };
+            let image = text(&container, "image").to_owned();
+            if images.contains(&image) || !scopes::in_scope(&component.scopes, sidecar.app_id) {
+                continue;
+            }
+            images.insert(image);
+            if text(&container, "name").is_empty() {
+                container.insert("name".to_owned(), component.component.clone().into());
+            }
+            injected.push(container);
+        }
+        Self { in_pod, injected }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.in_pod.is_empty() && self.injected.is_empty()
+    }
+
+    /// Adds the volume with the sockets, tells the pod's component containers of it, and adds the others.
+    pub fn apply(self, operations: &mut Operations, volumes: &mut volumes::Volumes, pod: &Pod, sidecar: &Sidecar<'_>) {
+        if self.is_empty() {
+            return;
+        }
+        let folder = sidecar.component_sockets_folder;
+        let variable = env::variable(env::COMPONENT_SOCKETS_FOLDER, folder);
+        let mount = volumes::mount(volumes::COMPONENT_SOCKETS, folder);
+        volumes.add(operations, [volumes::empty_dir(volumes::COMPONENT_SOCKETS)]);
+        for index in self.in_pod {
+            let container = &pod.spec.containers[index];
+            app_containers::add_env(operations, index, container, std::slice::from_ref(&variable));
+            app_containers::add_mount(operations, index, container, &mount);
+        }
+        for mut container in self.injected {
+            for name in mounted_volumes(&container) {
+                volumes.add(operations, [volumes::empty_dir(&name)]);
+            }
+            push(&mut container, "env", json(&variable));
+            push(&mut container, "volumeMounts", json(&mount));
+            container.entry("resources").or_insert_with(|| Map::new().into());
+            operations.add("/spec/containers/-", Value::Object(container));
+        }
+    }
+}
+
+/// Reads a container, with its field names as Kubernetes spells them; `None` for `null`.
+fn parse(json: &str) -> Result<Option<Map<String, Value>>, String> {
+    let Some(read) = serde_json::from_str::<Option<Map<String, Value>>>(json).map_err(|error| error.to_string())?
+    else {
+        return Ok(None);
+    };
+    let spelled = |name: String| {
+        let field = FIELDS.into_iter().find(|field| field.eq_ignore_ascii_case(&name));
+        field.map_or(name, str::to_owned)
+    };
+    let container: Map<String, Value> = read
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| (spelled(name), value))
+        .collect();
+    for field in ["name", "image"] {
+        if container.get(field).is_some_and(|value| !value.is_string()) {
+            return Err(format!("{field} is not a string"));
+        }
+    }
+    for field in ["env", "volumeMounts"] {
+        if container.get(field).is_some_and(|value| !value.is_array()) {
+            return Err(format!("{field} is not a list"));
+        }
+    }
+    Ok(Some(container))
+}
+
+fn text<'a>(container: &'a Map<String, Value>, field: &str) -> &'a str {
+    container.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn mounted_volumes(container: &Map<String, Value>) -> Vec<String> {
+    let mounts = container.get("volumeMounts").and_then(Value::as_array);
+    mounts
+        .into_iter()
+        .flatten()
+        .filter_map(|mount| mount.get("name")?.as_str().map(str::to_owned))
+        .collect()
+}
+
+fn push(container: &mut Map<String, Value>, field: &str, value: Value) {
+    let list = container.entry(field).or_insert_with(|| Value::Array(Vec::new()));
+    // Anything but a list was refused when the container was read.
+    if let Some(list) = list.as_array_mut() {
+        list.push(value);
+    }
+}

@@ -1,0 +1,117 @@
+//! From a pod to the JSON patch that gives it a sidecar. No I/O, no clock: everything that the patch depends on is in
+//! [`Injection`].
+
+mod app_containers;
+mod args;
+pub mod components;
+mod container;
+pub mod env;
+mod operations;
+mod probes;
+pub mod quantity;
+mod resources;
+pub mod tolerations;
+pub mod volumes;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use outrigger_core::annotations as names;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+pub use self::operations::Operations;
+use self::{
+    components::{ComponentContainer, Components},
+    volumes::Volumes,
+};
+use crate::{pod::Pod, settings::Settings, sidecar::Sidecar};
+
+/// Port of the sidecar's HTTP API; not configurable.
+const HTTP_PORT: i32 = 3500;
+/// Port of its health endpoints that the kubelet reaches; not configurable.
+const PUBLIC_PORT: i32 = 3501;
+
+/// All that a patch depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Injection<'a> {
+    pub pod: &'a Pod,
+    /// The pod's, from the request: the object itself may lack it.
+    pub namespace: &'a str,
+    pub settings: &'a Settings,
+    /// Whether sidecars use mTLS among themselves.
+    pub mtls: bool,
+    /// PEM.
+    pub trust_anchors: &'a str,
+    /// Containers of Components in the pod's namespace; empty unless the pod asks for them.
+    pub components: &'a [ComponentContainer],
+}
+
+/// The patch for a pod that is to get a sidecar. What a user asked for and does not get is added to `warnings`.
+pub fn patch(injection: &Injection<'_>, sidecar: &Sidecar<'_>, warnings: &mut Vec<String>) -> Operations {
+    let Injection { pod, settings, .. } = *injection;
+    let components = Components::select(pod, sidecar, injection.components, warnings);
+    let daprd = json(&container::container(injection, sidecar, !components.is_empty()));
+
+    let mut operations = Operations::default();
+    if pod.spec.containers.is_empty() {
+        operations.add("/spec/containers", Vec::<Value>::new());
+    }
+    if pod.metadata.labels.is_empty() {
+        operations.add("/metadata/labels", Map::new());
+    }
+    let mut volumes = Volumes::new(pod);
+    let needed = volumes::of_sidecar(sidecar, settings);
+    warnings.extend(
+        needed
+            .iter()
+            .filter(|volume| pod.has_volume(&volume.name))
+            .map(|volume| {
+                format!(
+                    "the pod has a volume named {} already; the sidecar uses it in place of its own",
+                    volume.name
+                )
+            }),
+    );
+    volumes.add(&mut operations, needed);
+    match (sidecar.native, pod.spec.init_containers.is_empty()) {
+        (false, _) => operations.add("/spec/containers/-", daprd),
+        (true, true) => operations.add("/spec/initContainers", vec![daprd]),
+        // First, so that the pod's own init containers have a sidecar already.
+        (true, false) => operations.add("/spec/initContainers/0", daprd),
+    }
+    for (label, value) in [
+        (names::LABEL_INJECTED, "true"),
+        (names::APP_ID, sidecar.app_id),
+        (
+            "dapr.io/metrics-enabled",
+            if sidecar.metrics { "true" } else { "false" },
+        ),
+    ] {
+        operations.add_key("/metadata/labels", label, value);
+    }
+    add_to_apps(&mut operations, pod, sidecar);
+    components.apply(&mut operations, &mut volumes, pod, sidecar);
+    operations
+}
+
+fn add_to_apps(operations: &mut Operations, pod: &Pod, sidecar: &Sidecar<'_>) {
+    let apps = || {
+        let containers = pod.spec.containers.iter().enumerate();
+        containers.filter(|(_, container)| !sidecar.is_component_container(&container.name))
+    };
+    let variables = app_containers::variables(sidecar);
+    for (index, container) in apps() {
+        app_containers::add_env(operations, index, container, &variables);
+    }
+    if let Some(mount) = app_containers::sockets_mount(sidecar) {
+        for (index, container) in apps() {
+            app_containers::add_mount(operations, index, container, &mount);
+        }
+    }
+}
+
+/// The JSON of a Kubernetes type.
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("Kubernetes types have string keys and finite numbers only")
+}

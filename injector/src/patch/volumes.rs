@@ -1,0 +1,150 @@
+//! Volumes of the pod, and the sidecar's mounts.
+
+use std::collections::HashSet;
+
+use k8s_openapi::api::core::v1::{
+    EmptyDirVolumeSource, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+};
+use outrigger_core::control_plane::Service;
+use serde_json::Value;
+
+use super::{json, operations::Operations};
+use crate::{pod::Pod, settings::Settings, sidecar::Sidecar};
+
+/// Volume with the sidecar's API sockets, and where the sidecar sees it.
+pub const SOCKETS: &str = "dapr-unix-domain-socket";
+pub const SOCKETS_IN_SIDECAR: &str = "/var/run/dapr-sockets";
+/// Volume with the sockets of pluggable components.
+pub const COMPONENT_SOCKETS: &str = "dapr-components-unix-domain-socket";
+const TOKEN: &str = "dapr-identity-token";
+const TOKEN_IN_SIDECAR: &str = "/var/run/secrets/dapr.io/sentrytoken";
+/// Sidecars renew their certificates before half of it is over.
+const TOKEN_SECONDS: i64 = 7200;
+
+/// Adds volumes to a pod, each name once.
+pub struct Volumes {
+    names: HashSet<String>,
+    /// The pod has no list of volumes so far.
+    absent: bool,
+}
+
+impl Volumes {
+    pub fn new(pod: &Pod) -> Self {
+        Self {
+            names: pod.spec.volumes.iter().map(|volume| volume.name.clone()).collect(),
+            absent: pod.spec.volumes.is_empty(),
+        }
+    }
+
+    /// Adds those whose names are not in use yet.
+    pub fn add(&mut self, operations: &mut Operations, volumes: impl IntoIterator<Item = Volume>) {
+        let new: Vec<Value> = volumes
+            .into_iter()
+            .filter(|volume| self.names.insert(volume.name.clone()))
+            .map(|volume| json(&volume))
+            .collect();
+        let absent = self.absent;
+        self.absent &= new.is_empty();
+        operations.append("/spec/volumes", absent, new);
+    }
+}
+
+/// The volumes that the sidecar itself needs.
+pub fn of_sidecar(sidecar: &Sidecar<'_>, settings: &Settings) -> Vec<Volume> {
+    let mut volumes = Vec::new();
+    if !sidecar.unix_domain_socket_path.is_empty() {
+        volumes.push(Volume {
+            name: SOCKETS.to_owned(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".to_owned()),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..Volume::default()
+        });
+    }
+    if settings.token_volume {
+        volumes.push(token(settings));
+    }
+    volumes
+}
+
+fn token(settings: &Settings) -> Volume {
+    // Written out: the namespace comes from our own pod, so it needs no check here.
+    let audience = format!(
+        "spiffe://{}/ns/{}/{}",
+        settings.trust_domain,
+        settings.namespace,
+        Service::Sentry.app_id()
+    );
+    let source = VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            audience: Some(audience),
+            expiration_seconds: Some(TOKEN_SECONDS),
+            path: "token".to_owned(),
+        }),
+        ..VolumeProjection::default()
+    };
+    Volume {
+        name: TOKEN.to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            default_mode: Some(0o644),
+            sources: Some(vec![source]),
+        }),
+        ..Volume::default()
+    }
+}
+
+pub fn empty_dir(name: &str) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    }
+}
+
+/// The sidecar's mounts: the user's first.
+pub fn mounts(sidecar: &Sidecar<'_>, settings: &Settings, pod: &Pod, component_sockets: bool) -> Vec<VolumeMount> {
+    let mut mounts = Vec::new();
+    for (list, read_only) in [(sidecar.volume_mounts, Some(true)), (sidecar.volume_mounts_rw, None)] {
+        for (name, path) in entries(list).filter_map(Result::ok) {
+            if pod.has_volume(name) {
+                mounts.push(VolumeMount {
+                    read_only,
+                    ..mount(name, path)
+                });
+            }
+        }
+    }
+    if !sidecar.unix_domain_socket_path.is_empty() {
+        mounts.push(mount(SOCKETS, SOCKETS_IN_SIDECAR));
+    }
+    if settings.token_volume {
+        mounts.push(VolumeMount {
+            read_only: Some(true),
+            ..mount(TOKEN, TOKEN_IN_SIDECAR)
+        });
+    }
+    if component_sockets {
+        mounts.push(mount(COMPONENT_SOCKETS, sidecar.component_sockets_folder));
+    }
+    mounts
+}
+
+pub fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        ..VolumeMount::default()
+    }
+}
+
+/// Volume and path of each `volume:path`; what is not exactly that is an error, with the entry.
+pub fn entries(list: &str) -> impl Iterator<Item = Result<(&str, &str), &str>> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| match entry.split_once(':') {
+            Some((name, path)) if !path.contains(':') => Ok((name, path)),
+            _ => Err(entry),
+        })
+}

@@ -1,0 +1,144 @@
+//! The parts of a Pod that decide about injection. Everything else is never decoded: the patch only adds, so what this build
+//! does not know survives.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::patch::tolerations::Toleration;
+
+/// Annotations or labels.
+pub type Map = BTreeMap<String, String>;
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    #[serde(deserialize_with = "or_default")]
+    pub metadata: Metadata,
+    #[serde(deserialize_with = "or_default")]
+    pub spec: Spec,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Metadata {
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    #[serde(deserialize_with = "or_default")]
+    pub annotations: Map,
+    #[serde(deserialize_with = "or_default")]
+    pub labels: Map,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Spec {
+    #[serde(deserialize_with = "or_default")]
+    pub containers: Vec<Container>,
+    #[serde(deserialize_with = "or_default")]
+    pub init_containers: Vec<Container>,
+    #[serde(deserialize_with = "or_default")]
+    pub volumes: Vec<Named>,
+    #[serde(deserialize_with = "or_default")]
+    pub tolerations: Vec<Toleration>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Container {
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    #[serde(deserialize_with = "or_default")]
+    pub env: Vec<Named>,
+    #[serde(deserialize_with = "or_default")]
+    pub volume_mounts: Vec<Mount>,
+}
+
+/// An element of a list, of which only the name matters: volumes, environment variables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Named {
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Mount {
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    #[serde(deserialize_with = "or_default")]
+    pub mount_path: String,
+}
+
+impl Pod {
+    /// # Errors
+    /// Names the field that is not what a Pod has there.
+    pub fn decode(json: &str) -> Result<Self, serde_path_to_error::Error<serde_json::Error>> {
+        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json))
+    }
+
+    /// The app id: the annotation, else the pod's name, which pods made from a template do not have yet.
+    pub fn app_id(&self) -> &str {
+        match self.annotation(outrigger_core::annotations::APP_ID) {
+            None | Some("") => &self.metadata.name,
+            Some(id) => id,
+        }
+    }
+
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.get(key).map(String::as_str)
+    }
+
+    pub fn has_volume(&self, name: &str) -> bool {
+        self.spec.volumes.iter().any(|volume| volume.name == name)
+    }
+
+    /// Whether some container already is a sidecar; ephemeral containers do not count.
+    pub fn has_sidecar(&self) -> bool {
+        let name = outrigger_core::annotations::SIDECAR_CONTAINER;
+        let mut containers = self.spec.containers.iter().chain(&self.spec.init_containers);
+        containers.any(|container| container.name == name)
+    }
+}
+
+impl Container {
+    pub fn has_env(&self, name: &str) -> bool {
+        self.env.iter().any(|variable| variable.name == name)
+    }
+}
+
+/// Go decodes `null` as the zero value.
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_nothing_and_mistakes_name_the_field() {
+        let pod = Pod::decode(r#"{"metadata":{"annotations":null},"spec":{"containers":[{"name":"a","env":null}]}}"#);
+        assert_eq!(pod.unwrap().spec.containers[0].name, "a");
+        let error = Pod::decode(r#"{"spec":{"containers":[{"name":"a"},{"name":5}]}}"#).unwrap_err();
+        assert!(
+            error.to_string().starts_with("spec.containers[1].name: invalid type"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_name_stands_in_for_an_empty_app_id() {
+        let pod = |json| Pod::decode(json).unwrap().app_id().to_owned();
+        assert_eq!(
+            pod(r#"{"metadata":{"name":"p","annotations":{"dapr.io/app-id":"a"}}}"#),
+            "a"
+        );
+        assert_eq!(
+            pod(r#"{"metadata":{"name":"p","annotations":{"dapr.io/app-id":""}}}"#),
+            "p"
+        );
+        assert_eq!(pod("{}"), "");
+    }
+}

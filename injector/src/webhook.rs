@@ -1,0 +1,216 @@
+//! The webhook over HTTP: reads a review, has it decided, writes the answer.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use outrigger_identity::Anchors;
+use tokio::sync::watch;
+
+use crate::{
+    authorise::Allowed,
+    cluster::Cluster,
+    decision::{self, Context, Decision, Outcome},
+    metrics::{Failure, Metrics},
+    review::{self, Answer, Reply, Types},
+    settings::Settings,
+    warnings,
+};
+
+/// The API server takes requests of 3 MiB, and puts one into a review with few additions.
+const MAX_BODY: usize = 8 << 20;
+/// The API server itself gives up after ten seconds.
+const BODY_DEADLINE: Duration = Duration::from_secs(9);
+
+/// What the webhook works with; clones share it.
+#[derive(Clone)]
+pub struct Webhook {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    allowed: Allowed,
+    cluster: Cluster,
+    anchors: watch::Receiver<Arc<Anchors>>,
+    metrics: Metrics,
+}
+
+impl Webhook {
+    pub fn new(
+        settings: Settings,
+        allowed: Allowed,
+        cluster: Cluster,
+        anchors: watch::Receiver<Arc<Anchors>>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                settings,
+                allowed,
+                cluster,
+                anchors,
+                metrics,
+            }),
+        }
+    }
+
+    /// `/mutate`, for any method as upstream has it.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/mutate", any(mutate))
+            .fallback(|| async { refusal(StatusCode::NOT_FOUND, "404 page not found") })
+            .with_state(self)
+    }
+
+    /// Answers the bytes of a review.
+    fn answer(&self, body: &[u8]) -> Response {
+        let metrics = &self.shared.metrics;
+        let review = match review::decode(body) {
+            Ok(review) => review,
+            Err(broken) => {
+                tracing::error!(error = %broken.error, "a review cannot be decoded");
+                metrics.failed("", Failure::Patch);
+                return self.encode(
+                    &Reply {
+                        types: broken.types,
+                        uid: broken.uid,
+                        answer: Answer::Denied(broken.error.to_string()),
+                        warnings: Vec::new(),
+                    },
+                    "",
+                );
+            }
+        };
+        let Some(request) = review.request else {
+            return refusal(StatusCode::BAD_REQUEST, "the AdmissionReview has no request");
+        };
+        let anchors = self.shared.anchors.borrow().clone();
+        let decision = decision::decide(
+            &request,
+            Context {
+                settings: &self.shared.settings,
+                allowed: &self.shared.allowed,
+                cluster: &self.shared.cluster,
+                trust_anchors: Some(anchors.pem()).filter(|pem| !pem.is_empty()),
+            },
+        );
+        log(&request, &decision);
+        metrics.outcome(decision.outcome, &decision.app_id);
+        self.encode(
+            &Reply {
+                types: Types {
+                    api_version: review.api_version,
+                    kind: review.kind,
+                },
+                uid: request.uid,
+                answer: decision.answer,
+                warnings: warnings::fit(decision.warnings),
+            },
+            &decision.app_id,
+        )
+    }
+
+    fn encode(&self, reply: &Reply, app_id: &str) -> Response {
+        match reply.encode() {
+            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Err(error) => {
+                tracing::error!(%error, "an answer cannot be encoded");
+                self.shared.metrics.failed(app_id, Failure::Response);
+                let message = format!("could not encode response: {error}");
+                refusal(StatusCode::INTERNAL_SERVER_ERROR, &message)
+            }
+        }
+    }
+}
+
+async fn mutate(State(webhook): State<Webhook>, request: Request) -> Response {
+    webhook.shared.metrics.request();
+    let (parts, body) = request.into_parts();
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    if !is_json(&parts.headers) {
+        return refusal(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "invalid Content-Type, expected `application/json`",
+        );
+    }
+    let start = Instant::now();
+    let response = webhook.answer(&body);
+    webhook.shared.metrics.took(start.elapsed());
+    response
+}
+
+/// The whole body, which must not be empty.
+async fn read(body: Body) -> Result<Bytes, Response> {
+    let empty = || refusal(StatusCode::BAD_REQUEST, "empty body");
+    let collected = match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 8 MiB"));
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a body cannot be read");
+            return Err(empty());
+        }
+        Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    };
+    if collected.is_empty() {
+        return Err(empty());
+    }
+    Ok(collected)
+}
+
+/// Exactly, without parameters: that is what the API server sends and upstream takes.
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|found| found.as_bytes() == b"application/json")
+}
+
+/// An error in the shape of Go's `http.Error`.
+fn refusal(status: StatusCode, message: &str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, format!("{message}\n")).into_response()
+}
+
+/// One line for each pod that asked for a sidecar, and one for each warning.
+fn log(request: &review::Request<'_>, decision: &Decision) {
+    let pod = (&*request.namespace, &*decision.app_id, &*request.uid);
+    let (namespace, app_id, uid) = pod;
+    let user = &*request.user_info.username;
+    match (decision.outcome, &decision.answer) {
+        (Outcome::NotEnabled, _) => {}
+        (Outcome::NotAllowed, _) => {
+            tracing::error!(namespace, app_id, uid, user, "no sidecar: the requester is not allowed");
+        }
+        (_, Answer::Denied(reason)) => {
+            tracing::error!(namespace, app_id, uid, user, reason, "the pod was denied");
+        }
+        (outcome, _) => {
+            let operation = &*request.operation;
+            tracing::info!(namespace, app_id, uid, user, operation, ?outcome, "reviewed a pod");
+        }
+    }
+    for warning in &decision.warnings {
+        tracing::warn!(namespace, app_id, uid, warning, "warned the requester");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! The webhook as an HTTP client sees it.
+
+use axum::http::Method;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use prometheus::Registry;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+use crate::patch::tests::settings;
+
+struct Server {
+    router: Router,
+    registry: Registry,
+}
+
+struct Answered {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Server {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let root = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        let (_, anchors) = watch::channel(Arc::new(Anchors::from_pem(&root).unwrap()));
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let allowed = Allowed::new(&[]).unwrap();
+        let webhook = Webhook::new(settings(), allowed, Cluster::default(), anchors, metrics);
+        Self {
+            router: webhook.router(),
+            registry,
+        }
+    }
+
+    async fn send(&self, method: Method, path: &str, content_type: Option<&str>, body: impl Into<Body>) -> Answered {
+        let mut request = axum::http::Request::builder().method(method).uri(path);
+        if let Some(content_type) = content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        let request = request.body(body.into()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        Answered {
+            status: response.status(),
+            headers: response.headers().clone(),
+            body: response.into_body().collect().await.unwrap().to_bytes().to_vec(),
+        }
+    }
+
+    async fn post(&self, body: impl Into<Body>) -> Answered {
+        self.send(Method::POST, "/mutate", Some("application/json"), body).await
+    }
+
+    fn metrics(&self) -> String {
+        prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap()
+    }
+}
+
+impl Answered {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    fn json(&self) -> Value {
+        assert_eq!(
+            (self.status, &self.headers[header::CONTENT_TYPE]),
+            (StatusCode::OK, &"application/json".parse().unwrap())
+        );
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+fn review(annotations: Value) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "u1", "kind": {"kind": "Pod"}, "namespace": "shop", "operation": "CREATE",
+            "userInfo": {"username": "admin", "groups": ["system:masters"]},
+            "object": {"metadata": {"name": "p", "annotations": annotations}, "spec": {"containers": [{"name": "a"}]}},
+        },
+    })
+}
+
+#[tokio::test]
+async fn a_pod_is_patched() {
+    let server = Server::new();
+    let answered = server
+        .post(review(json!({"dapr.io/enabled": "true", "dapr.io/appid": "x"})).to_string())
+        .await
+        .json();
+    assert_eq!(
+        (&answered["apiVersion"], &answered["kind"]),
+        (&json!("admission.k8s.io/v1beta1"), &json!("AdmissionReview"))
+    );
+    let response = &answered["response"];
+    assert_eq!((&response["uid"], &response["allowed"]), (&json!("u1"), &json!(true)));
+    assert_eq!(response["patchType"], "JSONPatch");
+    let patch = BASE64_STANDARD.decode(response["patch"].as_str().unwrap()).unwrap();
+    let patch: Vec<Value> = serde_json::from_slice(&patch).unwrap();
+    assert!(patch.iter().any(|operation| operation["value"]["name"] == "daprd"));
+    assert_eq!(
+        response["warnings"],
+        json!(["annotation dapr.io/appid is unknown; did you mean dapr.io/app-id?"])
+    );
+    assert!(answered.get("request").is_none());
+    let metrics = server.metrics();
+    assert!(metrics.contains("requests_total 1"));
+    assert!(metrics.contains("succeeded_total{app_id=\"p\"} 1"));
+    assert!(metrics.contains("review_duration_seconds_count 1"));
+}
+
+#[tokio::test]
+async fn a_denial_has_a_message_and_no_code() {
+    let server = Server::new();
+    let answered = server
+        .post(review(json!({"dapr.io/enabled": "true", "dapr.io/app-id": "A"})).to_string())
+        .await
+        .json();
+    let status = answered["response"]["status"].as_object().unwrap();
+    assert_eq!(status.keys().collect::<Vec<_>>(), ["message", "metadata"]);
+    assert_eq!(answered["response"]["allowed"], false);
+    assert!(
+        server
+            .metrics()
+            .contains("failed_total{app_id=\"A\",reason=\"patch\"} 1")
+    );
+}
+
+#[tokio::test]
+async fn requests_that_are_no_reviews_are_refused() {
+    let server = Server::new();
+    let json = Some("application/json");
+    for (content_type, body, status, text) in [
+        (json, "", StatusCode::BAD_REQUEST, "empty body\n"),
+        (None, "", StatusCode::BAD_REQUEST, "empty body\n"),
+        (
+            None,
+            "{}",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "invalid Content-Type, expected `application/json`\n",
+        ),
+        (
+            Some("application/json; charset=utf-8"),
+            "{}",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "invalid Content-Type, expected `application/json`\n",
+        ),
+        (
+            json,
+            "{}",
+            StatusCode::BAD_REQUEST,
+            "the AdmissionReview has no request\n",
+        ),
+    ] {
+        let answered = server.send(Method::PUT, "/mutate", content_type, body).await;
+        assert_eq!((answered.status, answered.text()), (status, text));
+        assert_eq!(answered.headers[header::CONTENT_TYPE], "text/plain; charset=utf-8");
+        assert_eq!(answered.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    }
+    let answered = server.send(Method::POST, "/other", json, "{}").await;
+    assert_eq!(
+        (answered.status, answered.text()),
+        (StatusCode::NOT_FOUND, "404 page not found\n")
+    );
+    assert!(server.metrics().contains("requests_total 5"), "only /mutate counts");
+}
+
+#[tokio::test]
+async fn bodies_are_bounded() {
+    let answered = Server::new().post(vec![b' '; MAX_BODY + 1]).await;
+    assert_eq!(answered.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_have_a_deadline() {
+    let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+    assert_eq!(Server::new().post(never).await.status, StatusCode::REQUEST_TIMEOUT);
+}
+
+#[tokio::test]
+async fn undecodable_reviews_are_denied() {
+    let server = Server::new();
+    let answered = server.post(r#"{"request":{"uid":"u1","userInfo":5}}"#).await.json();
+    assert_eq!(
+        (&answered["response"]["uid"], &answered["response"]["allowed"]),
+        (&json!("u1"), &json!(false))
+    );
+    assert!(
+        answered["response"]["status"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("invalid type")
+    );
+    assert!(answered.get("kind").is_none());
+    server.post("{").await.json();
+    assert!(
+        server
+            .metrics()
+            .contains("failed_total{app_id=\"\",reason=\"patch\"} 2")
+    );
+}

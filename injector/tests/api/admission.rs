@@ -1,0 +1,199 @@
+//! Pods created through the API server.
+
+use k8s_openapi::api::{core::v1::Pod, rbac::v1::RoleBinding};
+use kube::{Api, Client, api::PostParams};
+use outrigger_injector::cluster::Cluster;
+use outrigger_testkit::ApiServer;
+use serde_json::{Value, json};
+
+use crate::support::{Injector, Registered, eventually, install, remove, turn};
+
+/// A pod's answer from the API server, with the warnings that kubectl would print.
+struct Created {
+    body: Value,
+    warnings: Vec<String>,
+}
+
+async fn create(client: &Client, namespace: &str, pod: &Value) -> Created {
+    let body = serde_json::to_vec(pod).unwrap();
+    let request = http::Request::post(format!("/api/v1/namespaces/{namespace}/pods"))
+        .header("content-type", "application/json")
+        .body(kube::client::Body::from(body))
+        .unwrap();
+    let response = client.send(request).await.unwrap();
+    let warnings = response.headers().get_all("warning").iter();
+    Created {
+        warnings: warnings.map(|value| value.to_str().unwrap().to_owned()).collect(),
+        body: serde_json::from_slice(&response.into_body().collect_bytes().await.unwrap()).unwrap(),
+    }
+}
+
+fn pod(name: &str, annotations: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "annotations": annotations},
+        "spec": {"containers": [{"name": "main", "image": "app:1"}]},
+    })
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let list = list.as_array().into_iter().flatten();
+    list.map(|item| item["name"].as_str().unwrap()).collect()
+}
+
+/// A registered and served injector.
+async fn served(client: &Client, namespace: &str) -> (Injector, Registered) {
+    let cluster = Cluster::default();
+    cluster.set_mtls(true);
+    let injector = Injector::start(cluster).await;
+    install(client, &injector.url, namespace).await;
+    let registered = Registered::start(client, injector.anchors.clone());
+    registered.ready().await;
+    // The API server takes a moment to see its own object, with our bundle in it.
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let probe: Pod = serde_json::from_value(pod("probe", &json!({"dapr.io/enabled": "true"}))).unwrap();
+    eventually("pods are injected", async || {
+        let created = pods.create(&dry, &probe).await.ok()?;
+        (created.spec?.containers.len() == 2).then_some(())
+    })
+    .await;
+    (injector, registered)
+}
+
+#[tokio::test]
+async fn pods_are_injected_and_stored() {
+    let _turn = turn().await;
+    let server = ApiServer::shared().await;
+    let (client, namespace) = (server.client(), server.namespace("inject").await.unwrap());
+    let (injector, _registered) = served(&client, &namespace).await;
+
+    let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "myapp", "dapr.io/app-port": "3000"});
+    let created = create(&client, &namespace, &pod("ordinary", &annotations)).await;
+    assert_eq!(
+        names(&created.body["spec"]["containers"]),
+        ["main", "daprd"],
+        "{}",
+        created.body
+    );
+    assert_eq!(created.warnings, Vec::<String>::new());
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let stored = serde_json::to_value(pods.get("ordinary").await.unwrap()).unwrap();
+    let daprd = &stored["spec"]["containers"][1];
+    assert_eq!(daprd["args"][0], "/daprd");
+    assert_eq!(
+        daprd["env"][1],
+        json!({"name": "DAPR_TRUST_ANCHORS", "value": injector.anchors.pem()})
+    );
+    assert_eq!(stored["metadata"]["labels"]["dapr.io/app-id"], "myapp");
+    let token = &stored["spec"]["volumes"][0];
+    assert_eq!(token["name"], "dapr-identity-token");
+    assert_eq!(
+        token["projected"]["sources"][0]["serviceAccountToken"]["audience"],
+        "spiffe://cluster.local/ns/dapr-system/dapr-sentry"
+    );
+
+    let everything = json!({
+        "dapr.io/enabled": "TRUE",
+        "dapr.io/app-id": "all",
+        "dapr.io/enable-native-sidecar": "true",
+        "dapr.io/unix-domain-socket-path": "/tmp/sockets",
+        "dapr.io/sidecar-cpu-limit": "1000m",
+        "dapr.io/sidecar-memory-limit": "128Mi",
+        "dapr.io/sidecar-seccomp-profile-type": "RuntimeDefault",
+        "dapr.io/env": "A=1,B=2",
+        "dapr.io/api-token-secret": "tokens",
+        "dapr.io/enable-debug": "true",
+        "dapr.io/pluggable-components": "main",
+    });
+    let created = create(&client, &namespace, &pod("everything", &everything)).await;
+    assert_eq!(
+        names(&created.body["spec"]["initContainers"]),
+        ["daprd"],
+        "{}",
+        created.body
+    );
+    assert_eq!(
+        created.body["spec"]["initContainers"][0]["resources"]["limits"]["cpu"],
+        "1"
+    );
+
+    let metrics = prometheus::TextEncoder::new()
+        .encode_to_string(&injector.registry.gather())
+        .unwrap();
+    assert!(
+        metrics.contains("dapr_injector_sidecar_injection_succeeded_total{app_id=\"myapp\"} 1"),
+        "{metrics}"
+    );
+    remove(&client).await;
+}
+
+#[tokio::test]
+async fn people_are_told() {
+    let _turn = turn().await;
+    let server = ApiServer::shared().await;
+    let (client, namespace) = (server.client(), server.namespace("told").await.unwrap());
+    let (_injector, _registered) = served(&client, &namespace).await;
+
+    let denied = create(
+        &client,
+        &namespace,
+        &pod("denied", &json!({"dapr.io/enabled": "true", "dapr.io/app-id": "No"})),
+    )
+    .await;
+    assert_eq!(denied.body["code"], 400);
+    let message = denied.body["message"].as_str().unwrap();
+    let expected = "admission webhook \"sidecar-injector.dapr.io\" denied the request: invalid app id (input: 'No'";
+    assert!(message.starts_with(expected), "{message}");
+
+    let mistaken = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "mistaken", "dapr.io/app-prot": "http"});
+    let warned = create(&client, &namespace, &pod("mistaken", &mistaken)).await;
+    assert_eq!(names(&warned.body["spec"]["containers"]), ["main", "daprd"]);
+    assert_eq!(
+        warned.warnings,
+        ["299 - \"annotation dapr.io/app-prot is unknown; did you mean dapr.io/app-port?\""]
+    );
+
+    let nearly = create(&client, &namespace, &pod("nearly", &json!({"dapr.io/enabled": "yes"}))).await;
+    assert_eq!(names(&nearly.body["spec"]["containers"]), ["main"]);
+    assert!(
+        nearly.warnings[0].contains("only \\\"true\\\" asks for one"),
+        "{:?}",
+        nearly.warnings
+    );
+
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": "runner"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "ci", "name": "runner"}],
+    }))
+    .unwrap();
+    let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), &namespace);
+    bindings.create(&PostParams::default(), &binding).await.unwrap();
+    let runner = server.client_as("system:serviceaccount:ci:runner", &["system:serviceaccounts"]);
+    let enabled = pod(
+        "stranger",
+        &json!({"dapr.io/enabled": "true", "dapr.io/app-id": "stranger"}),
+    );
+    let stranger = eventually("the binding counts", async || {
+        let created = create(&runner, &namespace, &enabled).await;
+        (created.body["code"] != 403).then_some(created)
+    })
+    .await;
+    assert_eq!(
+        names(&stranger.body["spec"]["containers"]),
+        ["main"],
+        "{}",
+        stranger.body
+    );
+    assert!(
+        stranger.warnings[0].contains("add ci:runner to the Helm value"),
+        "{:?}",
+        stranger.warnings
+    );
+    remove(&client).await;
+}

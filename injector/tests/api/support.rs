@@ -1,0 +1,267 @@
+//! An injector in this process, and what it is registered with.
+
+use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+
+use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration,
+    rbac::v1::{ClusterRole, ClusterRoleBinding},
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+};
+use outrigger_identity::{
+    AnchorSource, Anchors, ClientAuth, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener,
+    SigningRequest,
+};
+use outrigger_injector::{
+    cluster::Cluster, environment::Environment, metrics::Metrics, registration::Registration, serve,
+    settings::Settings, webhook::Webhook,
+};
+use outrigger_process::{health::Health, kubernetes::client::Clients};
+use prometheus::Registry;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, SemaphorePermit, watch},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// For every wait: only a broken test takes as long.
+const DEADLINE: Duration = Duration::from_secs(60);
+pub const CONFIGURATION: &str = "dapr-sidecar-injector";
+
+/// The registration is one object with a fixed name: tests that have one take turns.
+pub async fn turn() -> SemaphorePermit<'static> {
+    static TURN: Semaphore = Semaphore::const_new(1);
+    TURN.acquire().await.unwrap()
+}
+
+/// Waits until `probe` has an answer.
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            if let Some(value) = probe().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match tokio::time::timeout(DEADLINE, wait).await {
+        Ok(value) => value,
+        Err(_) => panic!("timed out waiting: {what}"),
+    }
+}
+
+/// A certificate authority in place of sentry.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn anchors(&self) -> Arc<Anchors> {
+        Arc::new(Anchors::from_pem(&self.0.pem()).unwrap())
+    }
+}
+
+impl Issuer for Authority {
+    fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
+        let mut csr = rcgen::CertificateSigningRequestParams::from_pem(&request.csr).unwrap();
+        csr.params.subject_alt_names = vec![
+            SanType::IpAddress([127, 0, 0, 1].into()),
+            SanType::URI(
+                "spiffe://cluster.local/ns/dapr-system/dapr-injector"
+                    .try_into()
+                    .unwrap(),
+            ),
+        ];
+        csr.params.not_before = time::OffsetDateTime::now_utc() - Duration::from_secs(60);
+        csr.params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
+        let chain = csr.signed_by(&self.0).unwrap().pem().into_bytes();
+        Box::pin(async { Ok(Issued { chain }) })
+    }
+}
+
+/// A served webhook. Ends when it is dropped.
+pub struct Injector {
+    pub url: String,
+    pub anchors: Arc<Anchors>,
+    pub registry: Registry,
+    _stop: DropGuard,
+}
+
+impl Injector {
+    /// Serves as the process does, with a certificate of its own authority.
+    pub async fn start(cluster: Cluster) -> Self {
+        let authority = Authority::new();
+        let anchors = authority.anchors();
+        let source = AnchorSource::Static(anchors.pem().to_owned());
+        let (identity, renewal) = Identity::with_issuer(source, KeyAlgorithm::Rsa2048, Arc::new(authority)).unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(renewal.run(|_| {}, stop.clone()));
+        let env = environment();
+        let settings = Settings::new(&env, "cluster.local", true, true);
+        let registry = Registry::new();
+        let webhook = Webhook::new(
+            settings,
+            env.allowed,
+            cluster,
+            identity.anchors(),
+            Metrics::new(&registry).unwrap(),
+        );
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/mutate", tcp.local_addr().unwrap());
+        identity.ready().await;
+        let tls = identity.server_tls(ClientAuth::None, &[b"h2", b"http/1.1"]);
+        let listener = Listener::tls(tcp, tls, Limits::default()).unwrap();
+        tokio::spawn(serve::serve(listener, webhook.router(), stop.clone()));
+        Self {
+            url,
+            anchors,
+            registry,
+            _stop: stop.drop_guard(),
+        }
+    }
+}
+
+fn environment() -> Environment {
+    let variables = [
+        ("SIDECAR_IMAGE", "daprd:1"),
+        ("NAMESPACE", "dapr-system"),
+        ("KUBE_CLUSTER_DOMAIN", "cluster.local"),
+    ];
+    let variables: HashMap<String, String> = variables.map(|(key, value)| (key.into(), value.into())).into();
+    Environment::parse(&variables).unwrap()
+}
+
+/// A running registration task. Ends when it is dropped.
+pub struct Registered {
+    pub anchors: watch::Sender<Arc<Anchors>>,
+    pub health: Health,
+    pub registry: Registry,
+    _stop: DropGuard,
+}
+
+impl Registered {
+    pub fn start(client: &Client, anchors: Arc<Anchors>) -> Self {
+        let (sender, receiver) = watch::channel(anchors);
+        let health = Health::default();
+        let registry = Registry::new();
+        let registration = Registration {
+            clients: clients(client),
+            anchors: receiver,
+            target: health.target("webhook-configuration"),
+            metrics: Metrics::new(&registry).unwrap(),
+        };
+        let stop = CancellationToken::new();
+        tokio::spawn(registration.run(stop.clone()));
+        Self {
+            anchors: sender,
+            health,
+            registry,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    pub async fn ready(&self) {
+        eventually("the registration is ready", async || {
+            self.health.is_ready().then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the reason for not being ready has this text in it.
+    pub async fn not_ready(&self, text: &str) {
+        eventually(text, async || {
+            let missing = self.health.missing();
+            missing.iter().any(|(_, reason)| reason.contains(text)).then_some(())
+        })
+        .await;
+    }
+}
+
+pub fn clients(client: &Client) -> Clients {
+    Clients {
+        calls: client.clone(),
+        watches: client.clone(),
+    }
+}
+
+/// The webhook's registration as the chart renders it, but with a URL, and for one namespace only.
+pub fn configuration(url: &str, namespace: &str) -> MutatingWebhookConfiguration {
+    serde_json::from_value(rendered(url, namespace)).unwrap()
+}
+
+pub fn rendered(url: &str, namespace: &str) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": CONFIGURATION, "labels": {"app": CONFIGURATION}},
+        "webhooks": [{
+            "name": "sidecar-injector.dapr.io",
+            "clientConfig": {"url": url},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "IfNeeded",
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1", "v1beta1"],
+        }],
+    })
+}
+
+/// Replaces the registration, whatever is there.
+pub async fn install(client: &Client, url: &str, namespace: &str) {
+    remove(client).await;
+    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let object = configuration(url, namespace);
+    api.create(&PostParams::default(), &object).await.unwrap();
+}
+
+pub async fn remove(client: &Client) {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    match api.delete(CONFIGURATION, &DeleteParams::default()).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The bundle that is registered now.
+pub async fn bundle(client: &Client) -> Option<String> {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let object = api.get_opt(CONFIGURATION).await.unwrap()?;
+    let webhook = object.webhooks?.into_iter().next()?;
+    Some(String::from_utf8(webhook.client_config.ca_bundle?.0).unwrap())
+}
+
+pub async fn bundle_is(client: &Client, anchors: &Anchors) {
+    eventually("the registered bundle is ours", async || {
+        (bundle(client).await.as_deref() == Some(anchors.pem())).then_some(())
+    })
+    .await;
+}
+
+/// Gives a user these rules.
+pub async fn grant(client: &Client, user: &str, rules: &Value) {
+    let role: ClusterRole = serde_json::from_value(json!({"metadata": {"name": user}, "rules": rules})).unwrap();
+    let binding: ClusterRoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": user},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user},
+        "subjects": [{"kind": "User", "name": user}],
+    }))
+    .unwrap();
+    Api::all(client.clone())
+        .create(&PostParams::default(), &role)
+        .await
+        .unwrap();
+    Api::all(client.clone())
+        .create(&PostParams::default(), &binding)
+        .await
+        .unwrap();
+}

@@ -1,0 +1,138 @@
+//! The gRPC API that sidecars call: lists and update streams, answered from the index.
+
+mod authorise;
+mod connection;
+mod service;
+mod updates;
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt};
+use outrigger_crds::DaprResource;
+use outrigger_identity::Peer;
+use outrigger_proto::operator::operator_server::OperatorServer;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Status,
+    transport::{Server, server::Connected},
+};
+
+pub use self::{
+    authorise::{Caller, Denied, authorise},
+    connection::{Client, MAX_AGE, SPREAD},
+};
+use crate::{
+    index::{Index, State},
+    kinds::Indexes,
+    metrics::Metrics,
+    pods::Pods,
+    scope::Scope,
+    secrets::Secrets,
+};
+
+/// A client that does not answer a ping for this long is cut off.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Calls in flight get this long at shutdown, as upstream's.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What the calls are answered from.
+pub struct Api {
+    pub indexes: Indexes,
+    pub pods: Arc<Pods>,
+    pub secrets: Arc<Secrets>,
+    pub metrics: Metrics,
+    pub scope: Scope,
+    /// Ends the streams.
+    pub stop: CancellationToken,
+}
+
+/// A call that passed authorisation.
+struct Authorised {
+    caller: Caller,
+    /// When the connection's streams end.
+    ends_at: Instant,
+}
+
+impl Api {
+    /// Serves connections until `stop`, then ends all streams with OK and drains.
+    ///
+    /// # Errors
+    /// When the server fails, which single connections do not cause.
+    pub async fn serve<IO>(self, connections: impl Stream<Item = io::Result<IO>>) -> Result<(), tonic::transport::Error>
+    where
+        IO: Connected<ConnectInfo = Peer> + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        let connections = connections.map(|io| io.map(|io| connection::Connection::new(io, Instant::now())));
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .max_connection_age(MAX_AGE)
+            .add_service(OperatorServer::new(self))
+            .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
+        within_drain(server, stop).await
+    }
+
+    /// Authorises a call, before anything else is looked at.
+    fn authorise<R>(&self, request: &Request<R>, namespace: &str) -> Result<Authorised, Denied> {
+        let client = request.extensions().get::<Client>();
+        let id = client.and_then(|client| client.peer.id.as_ref());
+        match authorise(id, namespace) {
+            Ok(caller) => Ok(Authorised {
+                caller,
+                ends_at: client.map_or_else(|| Instant::now() + MAX_AGE, |client| client.ends_at),
+            }),
+            Err(denied) => {
+                let peer = client.map(|client| client.peer.addr.to_string());
+                let id = id.map(ToString::to_string);
+                tracing::warn!(peer, id, reason = %denied, "denied a call");
+                self.metrics.denied.with_label_values(&[denied.reason()]).inc();
+                Err(denied)
+            }
+        }
+    }
+
+    /// Whether an index can answer for a namespace: what sidecars take for final must be true.
+    fn check_ready<K: DaprResource>(&self, index: &Index<K>, namespace: &str) -> Result<(), Status> {
+        if self.stop.is_cancelled() {
+            return Err(Status::unavailable("operator is shutting down"));
+        }
+        if !self.scope.contains(namespace) {
+            return Err(Status::failed_precondition(format!(
+                "this operator does not watch the namespace {namespace}"
+            )));
+        }
+        match index.state() {
+            State::Synced | State::Absent => Ok(()),
+            State::Syncing => Err(Status::unavailable(format!(
+                "the operator has not read all {} yet",
+                K::PLURAL
+            ))),
+            State::Forbidden => Err(Status::unavailable(format!(
+                "the operator is not allowed to watch {}",
+                K::PLURAL
+            ))),
+        }
+    }
+}
+
+/// Awaits a server, but not for longer than the drain deadline after `stop`.
+async fn within_drain(
+    server: impl Future<Output = Result<(), tonic::transport::Error>>,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let mut server = std::pin::pin!(server);
+    tokio::select! {
+        result = &mut server => return result,
+        () = stop.cancelled() => {}
+    }
+    timeout(DRAIN, server).await.unwrap_or_else(|_| {
+        tracing::warn!(seconds = DRAIN.as_secs(), "connections still open after the drain deadline are cut");
+        Ok(())
+    })
+}

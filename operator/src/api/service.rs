@@ -1,0 +1,237 @@
+//! The methods of the service `dapr.proto.operator.v1.Operator`.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use outrigger_crds::{
+    Component, Configuration, DaprResource, HTTPEndpoint, MCPServer, Resiliency, Subscription, WorkflowAccessPolicy,
+};
+use outrigger_proto::operator::{self as proto, operator_server::Operator};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api, Authorised,
+    updates::{EventStream, Updates},
+};
+use crate::kinds::Kind;
+
+type Result<T> = std::result::Result<Response<T>, Status>;
+
+/// Sidecars refuse larger messages.
+const SIDECAR_LIMIT: usize = 4 << 20;
+
+impl Api {
+    /// Everything of a kind that the caller may see. Upstream leaves scopes to the sidecars for all kinds but components;
+    /// filtering here as well changes nothing for them, and keeps other apps' secrets out.
+    async fn list<K: Kind>(&self, Authorised { caller, .. }: Authorised) -> std::result::Result<Vec<Bytes>, Status> {
+        let index = K::index(&self.indexes);
+        self.check_ready(index, &caller.namespace)?;
+        let mut list = Vec::new();
+        for version in index.list(&caller.namespace, &caller.app) {
+            list.push(self.payload(&caller.namespace, &version).await?);
+        }
+        let size: usize = list.iter().map(Bytes::len).sum();
+        if size > SIDECAR_LIMIT {
+            let (namespace, app) = (&caller.namespace, &caller.app);
+            tracing::warn!(kind = K::KIND, namespace, app, size, "the list exceeds the 4 MiB that sidecars accept");
+        }
+        Ok(list)
+    }
+
+    /// One object by name, whatever its scopes.
+    async fn get<K: Kind>(&self, authorised: Authorised, name: &str) -> std::result::Result<Bytes, Status> {
+        let namespace = authorised.caller.namespace;
+        let index = K::index(&self.indexes);
+        self.check_ready(index, &namespace)?;
+        let what = match K::KIND {
+            Configuration::KIND => format!("error getting configuration {namespace}/{name}"),
+            _ => format!("error getting {}", K::SINGULAR),
+        };
+        let Some(version) = index.get(&namespace, name) else {
+            return Err(Status::not_found(format!("{what}: {}.dapr.io {name:?} not found", K::KIND)));
+        };
+        self.payload(&namespace, &version).await
+    }
+
+    async fn payload<K: Kind>(
+        &self,
+        namespace: &str,
+        version: &crate::index::Version<K>,
+    ) -> std::result::Result<Bytes, Status> {
+        let payload = self.secrets.payload(namespace, version).await;
+        payload.map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    /// Registers the subscriber before anything is sent; there is no initial list.
+    fn updates<K: Kind>(&self, authorised: Authorised) -> std::result::Result<Updates<K>, Status> {
+        let Authorised { caller, ends_at } = authorised;
+        let index = K::index(&self.indexes);
+        self.check_ready(index, &caller.namespace)?;
+        Ok(Updates {
+            subscription: index.subscribe(&caller.namespace, &caller.app, Instant::now()),
+            secrets: self.secrets.clone(),
+            only: None,
+            ends_at,
+            stop: self.stop.clone(),
+        })
+    }
+
+    fn stream<K: Kind>(&self, authorised: Authorised) -> Result<EventStream<K::Event>> {
+        Ok(Response::new(self.updates::<K>(authorised)?.into_stream().boxed()))
+    }
+}
+
+#[tonic::async_trait]
+impl Operator for Api {
+    type ComponentUpdateStream = EventStream<proto::ComponentUpdateEvent>;
+    type ConfigurationUpdateStream = EventStream<proto::ConfigurationUpdateEvent>;
+    type HTTPEndpointUpdateStream = EventStream<proto::HttpEndpointUpdateEvent>;
+    type MCPServerUpdateStream = EventStream<proto::McpServerUpdateEvent>;
+    type ResiliencyUpdateStream = EventStream<proto::ResiliencyUpdateEvent>;
+    type SubscriptionUpdateStream = EventStream<proto::SubscriptionUpdateEvent>;
+    type WorkflowAccessPolicyUpdateStream = EventStream<proto::WorkflowAccessPolicyUpdateEvent>;
+
+    async fn list_components(
+        &self,
+        request: Request<proto::ListComponentsRequest>,
+    ) -> Result<proto::ListComponentResponse> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        let components = self.list::<Component>(authorised).await?;
+        Ok(Response::new(proto::ListComponentResponse { components }))
+    }
+
+    async fn component_update(
+        &self,
+        request: Request<proto::ComponentUpdateRequest>,
+    ) -> Result<Self::ComponentUpdateStream> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        self.stream::<Component>(authorised)
+    }
+
+    async fn get_configuration(
+        &self,
+        request: Request<proto::GetConfigurationRequest>,
+    ) -> Result<proto::GetConfigurationResponse> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        let configuration = self.get::<Configuration>(authorised, &request.get_ref().name).await?;
+        Ok(Response::new(proto::GetConfigurationResponse { configuration }))
+    }
+
+    /// Only the Configuration that the app's pods are annotated with.
+    async fn configuration_update(
+        &self,
+        request: Request<proto::ConfigurationUpdateRequest>,
+    ) -> Result<Self::ConfigurationUpdateStream> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace).map_err(|denied| {
+            // Upstream wraps this one.
+            Status::permission_denied(format!(
+                "failed to authorize configuration update request: rpc error: code = PermissionDenied desc = {denied}"
+            ))
+        })?;
+        let mut updates = self.updates::<Configuration>(authorised)?;
+        let (namespace, app) = (updates.subscription.namespace(), updates.subscription.app());
+        updates.only = Some(self.pods.assigned(namespace, app));
+        Ok(Response::new(updates.into_stream().boxed()))
+    }
+
+    /// The request names no namespace, so the answer is always that it is not the caller's, as upstream's.
+    async fn list_subscriptions(&self, request: Request<()>) -> Result<proto::ListSubscriptionsResponse> {
+        let authorised = self.authorise(&request, "")?;
+        let subscriptions = self.list::<Subscription>(authorised).await?;
+        Ok(Response::new(proto::ListSubscriptionsResponse { subscriptions }))
+    }
+
+    async fn list_subscriptions_v2(
+        &self,
+        request: Request<proto::ListSubscriptionsRequest>,
+    ) -> Result<proto::ListSubscriptionsResponse> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        let subscriptions = self.list::<Subscription>(authorised).await?;
+        Ok(Response::new(proto::ListSubscriptionsResponse { subscriptions }))
+    }
+
+    async fn subscription_update(
+        &self,
+        request: Request<proto::SubscriptionUpdateRequest>,
+    ) -> Result<Self::SubscriptionUpdateStream> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        self.stream::<Subscription>(authorised)
+    }
+
+    async fn get_resiliency(
+        &self,
+        request: Request<proto::GetResiliencyRequest>,
+    ) -> Result<proto::GetResiliencyResponse> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        let resiliency = self.get::<Resiliency>(authorised, &request.get_ref().name).await?;
+        Ok(Response::new(proto::GetResiliencyResponse { resiliency }))
+    }
+
+    async fn list_resiliency(
+        &self,
+        request: Request<proto::ListResiliencyRequest>,
+    ) -> Result<proto::ListResiliencyResponse> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        let resiliencies = self.list::<Resiliency>(authorised).await?;
+        Ok(Response::new(proto::ListResiliencyResponse { resiliencies }))
+    }
+
+    async fn resiliency_update(
+        &self,
+        request: Request<proto::ResiliencyUpdateRequest>,
+    ) -> Result<Self::ResiliencyUpdateStream> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        self.stream::<Resiliency>(authorised)
+    }
+
+    async fn list_http_endpoints(
+        &self,
+        request: Request<proto::ListHttpEndpointsRequest>,
+    ) -> Result<proto::ListHttpEndpointsResponse> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        let http_endpoints = self.list::<HTTPEndpoint>(authorised).await?;
+        Ok(Response::new(proto::ListHttpEndpointsResponse { http_endpoints }))
+    }
+
+    async fn http_endpoint_update(
+        &self,
+        request: Request<proto::HttpEndpointUpdateRequest>,
+    ) -> Result<Self::HTTPEndpointUpdateStream> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        self.stream::<HTTPEndpoint>(authorised)
+    }
+
+    async fn list_mcp_servers(
+        &self,
+        request: Request<proto::ListMcpServersRequest>,
+    ) -> Result<proto::ListMcpServersResponse> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        let mcp_servers = self.list::<MCPServer>(authorised).await?;
+        Ok(Response::new(proto::ListMcpServersResponse { mcp_servers }))
+    }
+
+    async fn mcp_server_update(
+        &self,
+        request: Request<proto::McpServerUpdateRequest>,
+    ) -> Result<Self::MCPServerUpdateStream> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        self.stream::<MCPServer>(authorised)
+    }
+
+    async fn list_workflow_access_policy(
+        &self,
+        request: Request<proto::ListWorkflowAccessPolicyRequest>,
+    ) -> Result<proto::ListWorkflowAccessPolicyResponse> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        let policies = self.list::<WorkflowAccessPolicy>(authorised).await?;
+        Ok(Response::new(proto::ListWorkflowAccessPolicyResponse { policies }))
+    }
+
+    async fn workflow_access_policy_update(
+        &self,
+        request: Request<proto::WorkflowAccessPolicyUpdateRequest>,
+    ) -> Result<Self::WorkflowAccessPolicyUpdateStream> {
+        let authorised = self.authorise(&request, &request.get_ref().namespace)?;
+        self.stream::<WorkflowAccessPolicy>(authorised)
+    }
+}

@@ -1,0 +1,205 @@
+//! Writes statuses: on change only, at most once a second for an object.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{
+    Api, Client,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use outrigger_crds::{Status, status::ConditionType};
+use parking_lot::Mutex;
+use prometheus::IntCounterVec;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    board::{Board, Current, Id, View},
+    decision::{SecretState, judge, next_status},
+};
+use crate::{
+    FIELD_MANAGER,
+    events::{Events, Notice},
+    kinds::Indexes,
+    secrets::{Found, Secrets},
+};
+
+/// Least time between two writes of one object's status.
+const PACE: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Pause after a failed write: doubles from the first to the second.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often the Secrets of an object are looked at again, while something is missing and else.
+const RECHECK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// Writes what the board says.
+pub struct Writer {
+    pub board: Arc<Board>,
+    pub client: Client,
+    pub secrets: Arc<Secrets>,
+    pub indexes: Indexes,
+    pub events: Arc<Events>,
+    pub writes: IntCounterVec,
+    /// Kinds whose missing right was logged.
+    pub forbidden: Mutex<HashSet<&'static str>>,
+}
+
+enum Written {
+    Done,
+    /// Trying again changes nothing: no right, or nothing to write to.
+    Refused(&'static str),
+    Failed(String),
+}
+
+impl Writer {
+    /// Works until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        self.board.requeue_all(Instant::now());
+        loop {
+            let id = tokio::select! {
+                () = stop.cancelled() => return,
+                id = self.board.queue.next() => id,
+            };
+            // A write in progress is finished: it ends within its deadline.
+            self.look_at(&id).await;
+        }
+    }
+
+    async fn look_at(&self, id: &Id) {
+        let Some(view) = self.board.view(id) else {
+            return;
+        };
+        let secrets = self.secret_state(id, &view).await;
+        if view.depends_on_others() {
+            let recheck = match &secrets {
+                SecretState::Checked(unresolved) if unresolved.is_empty() => RECHECK.1,
+                _ => RECHECK.0,
+            };
+            self.board.queue.add(id.clone(), Instant::now() + recheck);
+        }
+        let verdict = judge(&view.finding, &secrets);
+        let Some(current) = self.current(id, &view).await else {
+            return;
+        };
+        let now = Time(jiff::Timestamp::now());
+        let Some(next) = next_status(&verdict, view.generation, current.as_ref(), now) else {
+            return;
+        };
+        let written = self.write(id, &view, &next.status).await;
+        let result = match &written {
+            Written::Done => "written",
+            Written::Refused(why) => why,
+            Written::Failed(_) => "error",
+        };
+        self.writes.with_label_values(&[id.kind, result]).inc();
+        match written {
+            Written::Done => {
+                tracing::debug!(kind = id.kind, object = %id.key, reason = verdict.reason.as_str(), "status written");
+                self.board.written(id, &view, next.status, Instant::now() + PACE);
+                if next.notable {
+                    self.publish(&view, &verdict).await;
+                }
+            }
+            Written::Refused(_) => {}
+            Written::Failed(error) => {
+                let failures = self.board.failed(id);
+                let pause = RETRY.0 * 2_u32.saturating_pow(failures.saturating_sub(1).min(10));
+                tracing::warn!(kind = id.kind, object = %id.key, error, "cannot write the status; trying again");
+                self.board.queue.add(id.clone(), Instant::now() + pause.min(RETRY.1));
+            }
+        }
+    }
+
+    async fn secret_state(&self, id: &Id, view: &View) -> SecretState {
+        let namespace = &id.key.namespace;
+        if let Some(store) = &view.secret_store
+            && self.indexes.components.get(namespace, store).is_none()
+        {
+            return SecretState::NoSuchStore(store.clone());
+        }
+        let Some(references) = &view.secrets else {
+            return SecretState::Checked(Vec::new());
+        };
+        let names = references.names();
+        let found = match self.secrets.find_all(namespace, names.iter().map(String::as_str)).await {
+            Ok(found) => found,
+            Err(error) => return SecretState::Unknown(error.to_string()),
+        };
+        let forbidden: Vec<_> = found
+            .iter()
+            .filter(|(_, found)| matches!(found, Found::Forbidden))
+            .map(|(name, _)| format!("{name:?}"))
+            .collect();
+        if !forbidden.is_empty() {
+            return SecretState::Unknown(format!(
+                "the operator is not allowed to read the Secrets {} in this namespace",
+                forbidden.join(", ")
+            ));
+        }
+        SecretState::Checked(references.unresolved(&found))
+    }
+
+    /// The object's status; `None` if it cannot be read now.
+    async fn current(&self, id: &Id, view: &View) -> Option<Option<Status>> {
+        if let Current::Known(status) = &view.current {
+            return Some(status.clone());
+        }
+        let object = match timeout(DEADLINE, self.api(id, view).get(&id.key.name)).await {
+            Ok(Ok(object)) => object,
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return None,
+            _ => {
+                self.board.queue.add(id.clone(), Instant::now() + RETRY.0);
+                return None;
+            }
+        };
+        // A status that does not fit is replaced.
+        Some(object.data.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()))
+    }
+
+    async fn write(&self, id: &Id, view: &View, status: &Status) -> Written {
+        let object = json!({
+            "apiVersion": view.resource.api_version,
+            "kind": view.resource.kind,
+            // The uid keeps a status from landing on another object of the same name.
+            "metadata": {"name": id.key.name, "namespace": id.key.namespace, "uid": view.reference.uid},
+            "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let api = self.api(id, view);
+        let patch = Patch::Apply(&object);
+        match timeout(DEADLINE, api.patch_status(&id.key.name, &params, &patch)).await {
+            Ok(Ok(_)) => Written::Done,
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {
+                // The object is gone or another one, or an older definition without a status is installed.
+                Written::Refused("not_found")
+            }
+            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+                if self.forbidden.lock().insert(id.kind) {
+                    tracing::warn!(kind = id.kind, "not allowed to write the status of this kind");
+                }
+                Written::Refused("forbidden")
+            }
+            Ok(Err(error)) => Written::Failed(error.to_string()),
+            Err(_) => Written::Failed("the API server did not answer in time".to_owned()),
+        }
+    }
+
+    fn api(&self, id: &Id, view: &View) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &id.key.namespace, &*view.resource)
+    }
+
+    async fn publish(&self, view: &View, verdict: &super::Verdict) {
+        let notice = Notice {
+            warning: verdict.accepted != Some(true),
+            reason: verdict.reason.as_str(),
+            action: ConditionType::Accepted.as_str(),
+            note: verdict.message.clone(),
+        };
+        self.events.publish(&view.reference, notice).await;
+    }
+}

@@ -1,0 +1,154 @@
+//! The operator's parts, put together: what is read, what is served from it, what is written.
+
+use std::sync::Arc;
+
+use outrigger_process::{
+    health::Target,
+    kubernetes::client::Clients,
+    tasks::Tasks,
+};
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::Api,
+    controllers::status::{Board, Writer},
+    events::Events,
+    index::Index,
+    kinds::{Indexes, Kind, Visitor},
+    metrics::Metrics,
+    pods::Pods,
+    scope::Scope,
+    secrets::{FromApiServer, KEEP, Secrets},
+    watches::{Caches, PODS, follow_kind, follow_pods},
+};
+
+/// What the operator knows, shared by its parts.
+pub struct Core {
+    clients: Clients,
+    scope: Scope,
+    metrics: Metrics,
+    indexes: Indexes,
+    pods: Arc<Pods>,
+    secrets: Arc<Secrets>,
+    board: Arc<Board>,
+    events: Arc<Events>,
+}
+
+impl Core {
+    /// Nothing is read yet. `instance` names this process in Events.
+    pub fn new(clients: Clients, scope: Scope, metrics: Metrics, instance: String) -> Self {
+        let source = FromApiServer(clients.calls.clone());
+        let events = Events::new(clients.calls.clone(), instance, metrics.kubernetes_events.clone());
+        Self {
+            indexes: Indexes::new(&metrics),
+            pods: Arc::default(),
+            secrets: Arc::new(Secrets::new(Box::new(source), metrics.secret_reads.clone())),
+            board: Arc::default(),
+            events: Arc::new(events),
+            clients,
+            scope,
+            metrics,
+        }
+    }
+
+    /// Starts the watches. `caches` becomes ready when all first lists are complete.
+    pub fn spawn_watches(&self, tasks: &mut Tasks, caches: Target) {
+        let mut names = Names(vec![PODS]);
+        self.indexes.visit(&mut names);
+        let caches = Arc::new(Caches::new(caches, names.0));
+        self.indexes.visit(&mut Spawner {
+            core: self,
+            tasks,
+            caches: &caches,
+        });
+        let stop = tasks.stop().clone();
+        let pods = follow_pods(self.clients.watches.clone(), self.scope.clone(), self.pods.clone(), caches, stop);
+        tasks.spawn("pod watch", async move {
+            pods.await;
+            Ok(())
+        });
+        let stop = tasks.stop().clone();
+        let (indexes, secrets) = (self.indexes.clone(), self.secrets.clone());
+        tasks.spawn("sweep", async move {
+            tokio::select! {
+                () = sweep(indexes, secrets) => {}
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        });
+    }
+
+    /// The API for sidecars; its streams end with `stop`.
+    pub fn api(&self, stop: CancellationToken) -> Api {
+        Api {
+            indexes: self.indexes.clone(),
+            pods: self.pods.clone(),
+            secrets: self.secrets.clone(),
+            metrics: self.metrics.clone(),
+            scope: self.scope.clone(),
+            stop,
+        }
+    }
+
+    /// Does the writing, as the replica that holds the lease, until `stop`.
+    pub async fn write(&self, stop: CancellationToken) {
+        let statuses = Writer {
+            board: self.board.clone(),
+            client: self.clients.calls.clone(),
+            secrets: self.secrets.clone(),
+            indexes: self.indexes.clone(),
+            events: self.events.clone(),
+            writes: self.metrics.status_writes.clone(),
+            forbidden: Default::default(),
+        };
+        statuses.run(stop).await;
+    }
+}
+
+struct Names(Vec<&'static str>);
+
+impl Visitor for Names {
+    fn visit<K: Kind>(&mut self, _: &Arc<Index<K>>) {
+        self.0.push(K::PLURAL);
+    }
+}
+
+struct Spawner<'a> {
+    core: &'a Core,
+    tasks: &'a mut Tasks,
+    caches: &'a Arc<Caches>,
+}
+
+impl Visitor for Spawner<'_> {
+    fn visit<K: Kind>(&mut self, index: &Arc<Index<K>>) {
+        let following = follow_kind(
+            self.core.clients.watches.clone(),
+            self.core.scope.clone(),
+            index.clone(),
+            self.core.board.clone(),
+            self.caches.clone(),
+            self.tasks.stop().clone(),
+        );
+        self.tasks.spawn(K::PLURAL, async move {
+            following.await;
+            Ok(())
+        });
+    }
+}
+
+/// Throws away what is kept for a few seconds only.
+async fn sweep(indexes: Indexes, secrets: Arc<Secrets>) {
+    struct Expire(Instant);
+    impl Visitor for Expire {
+        fn visit<K: Kind>(&mut self, index: &Arc<Index<K>>) {
+            index.expire(self.0);
+        }
+    }
+    let mut ticks = interval(KEEP);
+    loop {
+        let now = ticks.tick().await;
+        indexes.visit(&mut Expire(now));
+        secrets.expire(now);
+    }
+}

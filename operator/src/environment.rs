@@ -1,0 +1,48 @@
+//! The environment, read once at the start.
+
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, bail};
+
+/// Namespace of the pod, where Kubernetes mounts a service account.
+const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// What the operator takes from its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// Namespace of the control plane.
+    pub namespace: String,
+    /// Namespace of the Lease: the pod's own, which is the control plane's outside Kubernetes.
+    pub lease_namespace: String,
+    /// `ENABLE_WEBHOOKS`, which only `false` switches off.
+    pub webhooks: bool,
+    pub hostname: String,
+}
+
+impl Environment {
+    /// # Errors
+    /// When `NAMESPACE` is not set or empty, or the process runs as root without being allowed to.
+    pub fn read() -> anyhow::Result<Self> {
+        let namespace = match std::env::var("NAMESPACE") {
+            Ok(namespace) if namespace.is_empty() => bail!("'NAMESPACE' environment variable is empty"),
+            Ok(namespace) => namespace,
+            Err(_) => bail!("'NAMESPACE' environment variable not set"),
+        };
+        let root_is_fine = std::env::var("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK").is_ok_and(|value| value == "true");
+        let user = std::fs::metadata("/proc/self").context("cannot tell the user of this process")?.uid();
+        if user == 0 && !root_is_fine {
+            bail!("current user is root: run as another user, or set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true");
+        }
+        let lease_namespace = std::fs::read_to_string(SERVICE_ACCOUNT_NAMESPACE)
+            .ok()
+            .map(|namespace| namespace.trim().to_owned())
+            .filter(|namespace| !namespace.is_empty());
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Ok(Self {
+            lease_namespace: lease_namespace.unwrap_or_else(|| namespace.clone()),
+            namespace,
+            webhooks: !std::env::var("ENABLE_WEBHOOKS").is_ok_and(|value| value.eq_ignore_ascii_case("false")),
+            hostname: hostname.trim().to_owned(),
+        })
+    }
+}

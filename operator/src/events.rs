@@ -1,0 +1,107 @@
+//! Kubernetes Events: what people see on the object they look at.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use prometheus::IntCounterVec;
+use tokio::time::timeout;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The API server refuses longer notes.
+const MAX_NOTE: usize = 1024;
+
+/// Publishes Events. Failing to is logged and counted, and stops nothing else.
+pub struct Events {
+    recorder: Recorder,
+    results: IntCounterVec,
+    /// Whether the missing right was logged.
+    forbidden: AtomicBool,
+}
+
+/// What happened to an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    pub warning: bool,
+    /// One word in CamelCase.
+    pub reason: &'static str,
+    /// What the operator was doing, one word in CamelCase.
+    pub action: &'static str,
+    pub note: String,
+}
+
+impl Events {
+    pub fn new(client: Client, instance: String, results: IntCounterVec) -> Self {
+        let reporter = Reporter {
+            controller: "dapr-operator".into(),
+            instance: Some(instance),
+        };
+        Self {
+            recorder: Recorder::new(client, reporter),
+            results,
+            forbidden: AtomicBool::new(false),
+        }
+    }
+
+    pub async fn publish(&self, regarding: &ObjectReference, notice: Notice) {
+        let event = Event {
+            type_: if notice.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: notice.reason.into(),
+            note: Some(shortened(notice.note)),
+            action: notice.action.into(),
+            secondary: None,
+        };
+        let result = timeout(DEADLINE, self.recorder.publish(&event, regarding)).await;
+        let label = match &result {
+            Ok(Ok(())) => "published",
+            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+                if !self.forbidden.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("not allowed to create Events; users will not see them");
+                }
+                "forbidden"
+            }
+            Ok(Err(error)) => {
+                let (kind, name) = (&regarding.kind, &regarding.name);
+                tracing::warn!(kind, name, reason = event.reason, %error, "cannot publish an Event");
+                "error"
+            }
+            Err(_) => "timeout",
+        };
+        self.results.with_label_values(&[label]).inc();
+    }
+}
+
+fn shortened(mut note: String) -> String {
+    const ELLIPSIS: &str = "…";
+    if note.len() > MAX_NOTE {
+        let mut end = MAX_NOTE - ELLIPSIS.len();
+        while !note.is_char_boundary(end) {
+            end -= 1;
+        }
+        note.truncate(end);
+        note.push_str(ELLIPSIS);
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_fit() {
+        assert_eq!(shortened("short".into()), "short");
+        let long = shortened("ä".repeat(1000));
+        assert!(long.len() <= MAX_NOTE && long.ends_with('…'));
+    }
+}

@@ -1,0 +1,97 @@
+//! One update stream's place in the index.
+
+use std::sync::Arc;
+
+use outrigger_crds::DaprResource;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    Index,
+    outbox::{Event, Offered, Outbox, Transition},
+};
+
+/// A stream that is told of changes.
+pub struct Subscriber<K> {
+    app: Arc<str>,
+    outbox: Mutex<Outbox<K>>,
+    /// Wakes the stream when the outbox is no longer empty.
+    wake: Notify,
+}
+
+impl<K: DaprResource> Subscriber<K> {
+    pub(super) fn new(app: Arc<str>) -> Self {
+        Self {
+            app,
+            outbox: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    pub fn app(&self) -> &str {
+        &self.app
+    }
+
+    pub(super) fn offer(&self, change: &Transition<K>, certain: bool) -> Offered {
+        let offered = self.outbox.lock().offer(&self.app, change, certain);
+        if offered == Offered::Queued {
+            self.wake.notify_one();
+        }
+        offered
+    }
+}
+
+/// A registered subscriber; dropping it ends the registration.
+pub struct Subscription<K: DaprResource> {
+    index: Arc<Index<K>>,
+    namespace: Arc<str>,
+    subscriber: Arc<Subscriber<K>>,
+}
+
+impl<K: DaprResource> Subscription<K> {
+    pub(super) fn new(index: Arc<Index<K>>, namespace: Arc<str>, subscriber: Arc<Subscriber<K>>) -> Self {
+        Self {
+            index,
+            namespace,
+            subscriber,
+        }
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub fn app(&self) -> &str {
+        self.subscriber.app()
+    }
+
+    /// What is waiting, without waiting for it.
+    pub fn try_next(&self) -> Option<Event<K>> {
+        self.subscriber.outbox.lock().pop()
+    }
+
+    /// The next event. Cancelling loses nothing.
+    pub async fn next(&self) -> Event<K> {
+        loop {
+            if let Some(event) = self.try_next() {
+                return event;
+            }
+            self.subscriber.wake.notified().await;
+        }
+    }
+
+    /// Whether nothing is waiting.
+    pub fn is_idle(&self) -> bool {
+        self.subscriber.outbox.lock().is_empty()
+    }
+
+    pub fn index(&self) -> &Index<K> {
+        &self.index
+    }
+}
+
+impl<K: DaprResource> Drop for Subscription<K> {
+    fn drop(&mut self) {
+        self.index.unsubscribe(&self.namespace, &self.subscriber);
+    }
+}

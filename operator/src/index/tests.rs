@@ -1,0 +1,274 @@
+//! Events in, values out.
+
+use std::{sync::Arc, time::Duration};
+
+use outrigger_crds::{Component, decode};
+use outrigger_process::kubernetes::watch::ObjectKey;
+use outrigger_proto::operator::ResourceEventType::{self, Created, Deleted, Updated};
+use prometheus::Registry;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Index, State, Subscription, WINDOW};
+use crate::metrics::Metrics;
+
+struct Fixture {
+    index: Arc<Index<Component>>,
+    now: Instant,
+    version: std::cell::Cell<u64>,
+}
+
+impl Fixture {
+    /// A synced, empty index.
+    fn new() -> Self {
+        let fixture = Self::syncing();
+        fixture.index.set_state(State::Synced);
+        fixture
+    }
+
+    fn syncing() -> Self {
+        let metrics = Metrics::new(&Registry::new()).unwrap();
+        Self {
+            index: Arc::new(Index::new(metrics.kind::<Component>())),
+            now: Instant::now(),
+            version: std::cell::Cell::new(0),
+        }
+    }
+
+    /// Applies a component; every call has another `resourceVersion`, as in an API server.
+    fn apply(&self, name: &str, type_: &str, scopes: &[&str]) -> bool {
+        self.version.set(self.version.get() + 1);
+        let component = json!({
+            "metadata": {"name": name, "namespace": "shop", "resourceVersion": self.version.get().to_string()},
+            "spec": {"type": type_, "version": "v1", "metadata": []},
+            "scopes": scopes,
+            "status": {"observedGeneration": self.version.get()},
+        });
+        let component = decode::<Component>(&component.to_string()).unwrap();
+        self.index.apply(component, self.now).unwrap()
+    }
+
+    fn delete(&self, name: &str) {
+        self.index.delete(&ObjectKey::new("shop", name), self.now);
+    }
+
+    fn subscribe(&self, app: &str) -> Subscription<Component> {
+        self.index.subscribe("shop", app, self.now)
+    }
+
+    /// A subscriber for whom nothing is recent.
+    fn subscribe_later(&mut self, app: &str) -> Subscription<Component> {
+        self.now += WINDOW + Duration::from_millis(1);
+        self.subscribe(app)
+    }
+}
+
+/// What waits for a subscriber: event, object, its type and its scopes.
+fn drain(subscription: &Subscription<Component>) -> Vec<(ResourceEventType, String, String)> {
+    std::iter::from_fn(|| subscription.try_next())
+        .map(|event| {
+            let payload: serde_json::Value = serde_json::from_slice(event.version.payload()).unwrap();
+            let type_ = payload["spec"]["type"].as_str().unwrap().to_owned();
+            (event.type_, event.version.name().to_string(), type_)
+        })
+        .collect()
+}
+
+fn event(type_: ResourceEventType, name: &str, spec: &str) -> (ResourceEventType, String, String) {
+    (type_, name.to_owned(), spec.to_owned())
+}
+
+#[test]
+fn a_life_in_three_events() {
+    let mut fixture = Fixture::new();
+    let cart = fixture.subscribe_later("cart");
+    assert!(drain(&cart).is_empty(), "there is no initial list");
+    fixture.apply("db", "state.a", &[]);
+    assert_eq!(drain(&cart), [event(Created, "db", "state.a")]);
+    fixture.apply("db", "state.b", &[]);
+    assert_eq!(drain(&cart), [event(Updated, "db", "state.b")]);
+    fixture.delete("db");
+    assert_eq!(drain(&cart), [event(Deleted, "db", "state.b")]);
+}
+
+#[test]
+fn the_first_list_is_no_news() {
+    let fixture = Fixture::syncing();
+    let cart = fixture.subscribe("cart");
+    fixture.apply("db", "state.a", &[]);
+    fixture.index.set_state(State::Synced);
+    assert!(drain(&cart).is_empty());
+    assert_eq!(fixture.index.list("shop", "cart").len(), 1);
+    assert!(drain(&fixture.subscribe("late")).is_empty(), "nor is it replayed");
+}
+
+#[test]
+fn a_status_or_a_new_resource_version_is_no_version() {
+    let mut fixture = Fixture::new();
+    assert!(fixture.apply("db", "state.a", &[]));
+    let cart = fixture.subscribe_later("cart");
+    assert!(!fixture.apply("db", "state.a", &[]));
+    assert!(drain(&cart).is_empty());
+    assert_eq!(fixture.index.metrics().suppressed.get(), 1);
+}
+
+#[test]
+fn waiting_events_coalesce() {
+    let mut fixture = Fixture::new();
+    fixture.apply("old", "state.a", &[]);
+    let cart = fixture.subscribe_later("cart");
+
+    fixture.apply("new", "state.a", &[]);
+    fixture.apply("new", "state.b", &[]);
+    fixture.apply("old", "state.b", &[]);
+    fixture.apply("old", "state.c", &[]);
+    assert_eq!(
+        drain(&cart),
+        [event(Created, "new", "state.b"), event(Updated, "old", "state.c")],
+        "in the order in which the objects changed first"
+    );
+
+    fixture.apply("brief", "state.a", &[]);
+    fixture.delete("brief");
+    assert!(drain(&cart).is_empty(), "it never knew");
+    assert!(cart.is_idle());
+
+    fixture.delete("old");
+    fixture.apply("old", "state.d", &[]);
+    assert_eq!(drain(&cart), [event(Updated, "old", "state.d")], "deleted and created again");
+
+    fixture.apply("old", "state.e", &[]);
+    fixture.delete("old");
+    assert_eq!(drain(&cart), [event(Deleted, "old", "state.d")], "the version it knew");
+}
+
+#[test]
+fn memory_is_bounded_by_objects_not_events() {
+    let mut fixture = Fixture::new();
+    let stalled = fixture.subscribe_later("cart");
+    for round in 0..1000 {
+        fixture.apply("a", &format!("state.a{round}"), &[]);
+        fixture.apply("b", &format!("state.b{round}"), &[]);
+        fixture.apply("c", "state.c", &[]);
+        fixture.delete("c");
+    }
+    assert_eq!(
+        drain(&stalled),
+        [event(Created, "a", "state.a999"), event(Created, "b", "state.b999")]
+    );
+}
+
+#[test]
+fn scopes_decide_what_each_subscriber_sees() {
+    let mut fixture = Fixture::new();
+    let (cart, pay) = (fixture.subscribe_later("cart"), fixture.subscribe_later("pay"));
+
+    fixture.apply("db", "state.a", &["cart"]);
+    assert_eq!(drain(&cart), [event(Created, "db", "state.a")], "none to in");
+    assert!(drain(&pay).is_empty(), "none to out");
+
+    fixture.apply("db", "state.b", &["cart"]);
+    assert_eq!(drain(&cart), [event(Updated, "db", "state.b")], "in to in");
+    assert!(drain(&pay).is_empty(), "out to out");
+
+    fixture.apply("db", "state.c", &["pay"]);
+    assert_eq!(drain(&cart), [event(Deleted, "db", "state.b")], "in to out: the old one");
+    assert_eq!(drain(&pay), [event(Created, "db", "state.c")], "out to in");
+
+    fixture.delete("db");
+    assert!(drain(&cart).is_empty(), "deleted, out");
+    assert_eq!(drain(&pay), [event(Deleted, "db", "state.c")], "deleted, in");
+}
+
+#[test]
+fn scopes_that_change_while_waiting() {
+    let mut fixture = Fixture::new();
+    fixture.apply("db", "state.a", &[]);
+    let cart = fixture.subscribe_later("cart");
+    fixture.apply("db", "state.a", &["pay"]);
+    fixture.apply("db", "state.b", &["cart"]);
+    assert_eq!(drain(&cart), [event(Updated, "db", "state.b")], "out and in again");
+    fixture.apply("db", "state.b", &["pay"]);
+    fixture.delete("db");
+    assert_eq!(drain(&cart), [event(Deleted, "db", "state.b")]);
+}
+
+#[test]
+fn lists_are_scoped_and_sorted() {
+    let fixture = Fixture::new();
+    fixture.apply("z", "state.a", &[]);
+    fixture.apply("a", "state.a", &["cart"]);
+    fixture.apply("m", "state.a", &["pay"]);
+    let names = |app| {
+        let list = fixture.index.list("shop", app);
+        list.iter().map(|version| version.name().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("cart"), ["a", "z"]);
+    assert_eq!(names("pay"), ["m", "z"]);
+    assert!(fixture.index.list("other", "cart").is_empty());
+    assert!(fixture.index.get("shop", "m").is_some());
+}
+
+#[test]
+fn other_namespaces_hear_nothing() {
+    let fixture = Fixture::new();
+    let elsewhere = fixture.index.subscribe("elsewhere", "cart", fixture.now);
+    fixture.apply("db", "state.a", &[]);
+    assert!(drain(&elsewhere).is_empty());
+}
+
+#[test]
+fn a_new_subscriber_is_replayed_what_just_changed() {
+    let mut fixture = Fixture::new();
+    fixture.apply("old", "state.a", &[]);
+    fixture.apply("gone", "state.a", &[]);
+    fixture.apply("moved", "state.a", &["cart"]);
+    fixture.now += WINDOW + Duration::from_millis(1);
+    fixture.apply("new", "state.a", &[]);
+    fixture.apply("old", "state.b", &[]);
+    fixture.delete("gone");
+    fixture.apply("moved", "state.a", &["pay"]);
+    fixture.apply("foreign", "state.a", &["pay"]);
+    fixture.apply("brief", "state.a", &[]);
+    fixture.delete("brief");
+
+    let cart = fixture.subscribe("cart");
+    assert_eq!(
+        drain(&cart),
+        [
+            event(Created, "new", "state.a"),
+            event(Updated, "old", "state.b"),
+            event(Deleted, "gone", "state.a"),
+            event(Deleted, "moved", "state.a"),
+            // It may have been listed.
+            event(Deleted, "brief", "state.a"),
+        ]
+    );
+    assert!(drain(&fixture.subscribe_later("cart")).is_empty(), "too old by now");
+}
+
+#[test]
+fn ended_subscriptions_leave_nothing_behind() {
+    let mut fixture = Fixture::new();
+    let (first, second) = (fixture.subscribe("cart"), fixture.subscribe("cart"));
+    assert_eq!(fixture.index.metrics().streams.get(), 2);
+    drop(first);
+    fixture.apply("db", "state.a", &[]);
+    assert_eq!(drain(&second).len(), 1, "its sibling goes on");
+    drop(second);
+    assert_eq!(fixture.index.metrics().streams.get(), 0);
+    fixture.delete("db");
+    fixture.now += WINDOW * 2;
+    fixture.index.expire(fixture.now);
+    assert!(fixture.index.inner.read().namespaces.is_empty());
+}
+
+#[tokio::test]
+async fn a_waiting_stream_is_woken() {
+    let fixture = Fixture::new();
+    let cart = fixture.subscribe("cart");
+    let next = tokio::spawn(async move { cart.next().await.type_ });
+    tokio::task::yield_now().await;
+    fixture.apply("db", "state.a", &[]);
+    assert_eq!(next.await.unwrap(), Created);
+}

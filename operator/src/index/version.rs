@@ -1,0 +1,73 @@
+//! One version of an object, encoded once and shared by everyone it is sent to.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use outrigger_core::scopes::in_scope;
+use outrigger_crds::{DaprResource, EncodeError, encode};
+
+/// What sidecars are sent for an object.
+#[derive(Debug)]
+pub struct Version<K> {
+    name: Arc<str>,
+    scopes: Box<[String]>,
+    resource_version: Option<String>,
+    payload: Bytes,
+    /// The object itself, kept only if secrets have to be filled in before it is sent.
+    secret: Option<Arc<K>>,
+}
+
+impl<K: DaprResource> Version<K> {
+    /// Encodes `object`. `previous` is the version that it replaces.
+    ///
+    /// Returns `None` when sidecars would see no difference: a status that was written, or a field that they are not
+    /// sent. `resourceVersion` alone makes no version.
+    ///
+    /// # Errors
+    /// The encoder's.
+    pub(super) fn next(mut object: K, previous: Option<&Self>) -> Result<Option<Self>, EncodeError> {
+        let resource_version = object.meta().resource_version.clone();
+        if let Some(previous) = previous {
+            object.meta_mut().resource_version.clone_from(&previous.resource_version);
+            if encode(&object, true)? == previous.payload {
+                return Ok(None);
+            }
+            object.meta_mut().resource_version.clone_from(&resource_version);
+        }
+        Ok(Some(Self {
+            name: object.meta().name.as_deref().unwrap_or_default().into(),
+            scopes: object.scopes().into(),
+            resource_version,
+            payload: encode(&object, true)?.into(),
+            secret: (!object.secret_refs().is_empty()).then(|| Arc::new(object)),
+        }))
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// App ids that may see it; empty means all.
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+
+    pub fn visible_to(&self, app: &str) -> bool {
+        in_scope(&self.scopes, app)
+    }
+
+    /// The `resourceVersion` in the payload; the API server may be further on.
+    pub fn resource_version(&self) -> Option<&str> {
+        self.resource_version.as_deref()
+    }
+
+    /// The JSON of the object, without secrets filled in.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The object, if it refers to secrets that have to be filled in before it is sent.
+    pub fn with_secrets(&self) -> Option<&Arc<K>> {
+        self.secret.as_ref()
+    }
+}

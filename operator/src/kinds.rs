@@ -1,0 +1,75 @@
+//! The kinds that are served to sidecars, and what differs between their streams.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use outrigger_crds::{
+    Component, Configuration, DaprResource, HTTPEndpoint, MCPServer, Resiliency, Subscription, WorkflowAccessPolicy,
+};
+use outrigger_proto::operator::{self as proto, ResourceEventType};
+
+use crate::{index::Index, metrics::Metrics};
+
+/// A kind that is served to sidecars.
+pub trait Kind: DaprResource {
+    /// A message of the kind's update stream.
+    type Event: Send + 'static;
+
+    /// Whether upstream's older charts know nothing of the kind. Then the API server may refuse it for want of rights,
+    /// which must keep nobody from becoming ready.
+    const OPTIONAL: bool;
+
+    fn event(payload: Bytes, type_: ResourceEventType) -> Self::Event;
+
+    fn index(indexes: &Indexes) -> &Arc<Index<Self>>;
+}
+
+macro_rules! kinds {
+    ($($kind:ident in $index:ident as $event:ident { $payload:ident } optional $optional:literal;)*) => {
+        /// One index a kind.
+        #[derive(Clone)]
+        pub struct Indexes {
+            $(pub $index: Arc<Index<$kind>>,)*
+        }
+
+        impl Indexes {
+            pub fn new(metrics: &Metrics) -> Self {
+                Self { $($index: Arc::new(Index::new(metrics.kind::<$kind>())),)* }
+            }
+
+            /// Calls a generic visitor for every kind.
+            pub fn visit(&self, visitor: &mut impl Visitor) {
+                $(visitor.visit(&self.$index);)*
+            }
+        }
+
+        $(impl Kind for $kind {
+            type Event = proto::$event;
+
+            const OPTIONAL: bool = $optional;
+
+            fn event(payload: Bytes, type_: ResourceEventType) -> Self::Event {
+                proto::$event { $payload: payload, r#type: type_.into() }
+            }
+
+            fn index(indexes: &Indexes) -> &Arc<Index<Self>> {
+                &indexes.$index
+            }
+        })*
+    };
+}
+
+/// Something to do for every kind.
+pub trait Visitor {
+    fn visit<K: Kind>(&mut self, index: &Arc<Index<K>>);
+}
+
+kinds! {
+    Component in components as ComponentUpdateEvent { component } optional false;
+    Configuration in configurations as ConfigurationUpdateEvent { configuration } optional false;
+    HTTPEndpoint in http_endpoints as HttpEndpointUpdateEvent { http_endpoints } optional false;
+    MCPServer in mcp_servers as McpServerUpdateEvent { mcp_server } optional true;
+    Resiliency in resiliencies as ResiliencyUpdateEvent { resiliency } optional false;
+    Subscription in subscriptions as SubscriptionUpdateEvent { subscription } optional false;
+    WorkflowAccessPolicy in workflow_access_policies as WorkflowAccessPolicyUpdateEvent { policy } optional true;
+}

@@ -1,0 +1,23 @@
+//! The operator: serves resources to sidecars, reports on them in their status, keeps the Services of apps, and restarts pods
+//! that lack their sidecar.
+
+pub mod api;
+pub mod args;
+pub mod controllers;
+pub mod core;
+pub mod environment;
+pub mod events;
+pub mod index;
+pub mod kinds;
+pub mod metrics;
+pub mod pods;
+pub mod queue;
+pub mod run;
+pub mod scope;
+pub mod secrets;
+pub mod slim;
+pub mod system_configuration;
+pub mod watches;
+
+/// Field manager of everything that the operator writes.
+pub const FIELD_MANAGER: &str = "outrigger-operator";

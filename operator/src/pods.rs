@@ -1,0 +1,224 @@
+//! What is known of pods that ask for a sidecar, from a watch of their metadata: the Configuration that each app uses, and
+//! whether the pods of an owner got their sidecar.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use outrigger_core::annotations;
+use outrigger_process::kubernetes::watch::ObjectKey;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::slim::Slim;
+
+/// A pod, its metadata only.
+pub type PodMetadata = Slim<Pod>;
+
+/// Name of the Configuration that an app's pods are annotated with.
+pub type Assigned = Option<Arc<str>>;
+
+/// A pod that asks for a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodInfo {
+    pub uid: String,
+    pub app: String,
+    pub configuration: Assigned,
+    /// Uid of the controller that owns the pod.
+    pub owner: Option<String>,
+    /// Whether the injector's label says that it has a sidecar.
+    pub injected: bool,
+    pub created: Option<Timestamp>,
+}
+
+/// All pods that ask for a sidecar.
+#[derive(Default)]
+pub struct Pods {
+    inner: RwLock<Inner>,
+    changes: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Inner {
+    synced: bool,
+    namespaces: HashMap<String, Namespace>,
+}
+
+#[derive(Default)]
+struct Namespace {
+    /// By name.
+    pods: HashMap<String, PodInfo>,
+    /// By app id, for the apps that someone follows.
+    assigned: HashMap<String, watch::Sender<Assigned>>,
+}
+
+impl PodInfo {
+    /// `None` for pods that do not ask for a sidecar.
+    fn of(pod: &PodMetadata) -> Option<Self> {
+        if !pod.annotation(annotations::ENABLED).is_some_and(annotations::truthy) {
+            return None;
+        }
+        let metadata = &pod.metadata;
+        let non_empty = |key| pod.annotation(key).filter(|value| !value.is_empty());
+        let app = non_empty(annotations::APP_ID).or(metadata.name.as_deref());
+        Some(Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            app: app.unwrap_or_default().to_owned(),
+            configuration: non_empty(annotations::CONFIG).map(Into::into),
+            owner: pod.controller().map(|owner| owner.uid.clone()),
+            injected: pod.label(annotations::LABEL_INJECTED) == Some("true"),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+        })
+    }
+}
+
+impl Pods {
+    pub fn apply(&self, pod: &PodMetadata) {
+        let key = ObjectKey::of(pod);
+        self.set(&key, PodInfo::of(pod));
+    }
+
+    pub fn delete(&self, key: &ObjectKey) {
+        self.set(key, None);
+    }
+
+    fn set(&self, key: &ObjectKey, info: Option<PodInfo>) {
+        let mut inner = self.inner.write();
+        if info.is_none() && !inner.namespaces.contains_key(&key.namespace) {
+            return;
+        }
+        let space = inner.namespaces.entry(key.namespace.clone()).or_default();
+        let app = info.as_ref().map(|info| info.app.clone());
+        let old = match info {
+            Some(info) => space.pods.insert(key.name.clone(), info),
+            None => space.pods.remove(&key.name),
+        };
+        if old.as_ref() == space.pods.get(&key.name) {
+            return;
+        }
+        for app in app.into_iter().chain(old.map(|old| old.app)) {
+            space.assign(&app);
+        }
+        if space.pods.is_empty() && space.assigned.is_empty() {
+            inner.namespaces.remove(&key.namespace);
+        }
+        drop(inner);
+        self.changes.send_replace(());
+    }
+
+    pub fn set_synced(&self) {
+        self.inner.write().synced = true;
+        self.changes.send_replace(());
+    }
+
+    pub fn synced(&self) -> bool {
+        self.inner.read().synced
+    }
+
+    /// Marked changed whenever something about pods changes.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// The Configuration of an app, now and after each change. Of several pods the newest with an annotation decides: it is
+    /// the one that a rollout leads to.
+    pub fn assigned(&self, namespace: &str, app: &str) -> watch::Receiver<Assigned> {
+        let mut inner = self.inner.write();
+        let space = inner.namespaces.entry(namespace.to_owned()).or_default();
+        space.assigned.retain(|_, sender| sender.receiver_count() > 0);
+        let current = space.newest_configuration(app);
+        let sender = space.assigned.entry(app.to_owned());
+        sender.or_insert_with(|| watch::Sender::new(current)).subscribe()
+    }
+
+    /// The pods that a controller owns.
+    pub fn of_owner(&self, namespace: &str, owner_uid: &str) -> Vec<PodInfo> {
+        let inner = self.inner.read();
+        let Some(space) = inner.namespaces.get(namespace) else {
+            return Vec::new();
+        };
+        let owned = space.pods.values().filter(|pod| pod.owner.as_deref() == Some(owner_uid));
+        owned.cloned().collect()
+    }
+}
+
+impl Namespace {
+    fn newest_configuration(&self, app: &str) -> Assigned {
+        let pods = self.pods.iter().filter(|(_, pod)| pod.app == app && pod.configuration.is_some());
+        let newest = pods.max_by_key(|(name, pod)| (pod.created, *name));
+        newest.and_then(|(_, pod)| pod.configuration.clone())
+    }
+
+    fn assign(&mut self, app: &str) {
+        let current = self.newest_configuration(app);
+        let Some(sender) = self.assigned.get(app) else {
+            return;
+        };
+        if sender.receiver_count() == 0 {
+            self.assigned.remove(app);
+            return;
+        }
+        sender.send_if_modified(|assigned| {
+            let changed = *assigned != current;
+            *assigned = current;
+            changed
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, created: &str, annotations: serde_json::Value) -> PodMetadata {
+        serde_json::from_value(json!({"metadata": {
+            "name": name, "namespace": "shop", "uid": name, "creationTimestamp": created, "annotations": annotations,
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true}],
+        }}))
+        .unwrap()
+    }
+
+    const OLD: &str = "2026-01-01T00:00:00Z";
+    const NEW: &str = "2026-01-02T00:00:00Z";
+
+    #[test]
+    fn the_assignment_follows_the_newest_pod() {
+        let pods = Pods::default();
+        let mut assigned = pods.assigned("shop", "cart");
+        assert_eq!(*assigned.borrow_and_update(), None, "the stream may come before the pod");
+
+        let annotations = json!({"dapr.io/enabled": "yes", "dapr.io/app-id": "cart", "dapr.io/config": "tracing"});
+        pods.apply(&pod("a", OLD, annotations));
+        assert_eq!(assigned.borrow_and_update().as_deref(), Some("tracing"));
+        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "cart", "dapr.io/config": "quiet"});
+        pods.apply(&pod("b", NEW, annotations));
+        assert_eq!(assigned.borrow_and_update().as_deref(), Some("quiet"));
+        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "cart"});
+        pods.apply(&pod("c", NEW, annotations));
+        assert!(!assigned.has_changed().unwrap(), "a pod without an annotation decides nothing");
+        pods.delete(&ObjectKey::new("shop", "b"));
+        assert_eq!(assigned.borrow_and_update().as_deref(), Some("tracing"));
+    }
+
+    #[test]
+    fn only_pods_that_ask_for_a_sidecar_count_and_their_name_stands_in_for_the_app_id() {
+        let pods = Pods::default();
+        pods.apply(&pod("cart", OLD, json!({"dapr.io/config": "tracing"})));
+        assert_eq!(*pods.assigned("shop", "cart").borrow(), None);
+        pods.apply(&pod("cart", OLD, json!({"dapr.io/config": "tracing", "dapr.io/enabled": "on"})));
+        assert_eq!(pods.assigned("shop", "cart").borrow().as_deref(), Some("tracing"));
+        assert_eq!(pods.of_owner("shop", "r").len(), 1);
+        assert!(pods.of_owner("shop", "other").is_empty());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_who_left() {
+        let pods = Pods::default();
+        drop(pods.assigned("shop", "cart"));
+        pods.apply(&pod("cart", OLD, json!({"dapr.io/enabled": "true"})));
+        pods.delete(&ObjectKey::new("shop", "cart"));
+        assert!(pods.inner.read().namespaces.is_empty());
+    }
+}

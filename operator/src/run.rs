@@ -1,0 +1,231 @@
+//! The process: what is started in which order, and how it ends.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use outrigger_core::control_plane::Service;
+use outrigger_identity::{
+    AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options, Renewal, Status,
+};
+use outrigger_process::{
+    health::{Health, Target},
+    http,
+    kubernetes::{
+        client::{self, Clients},
+        lease::{Election, Params},
+    },
+    metrics,
+    tasks::{Tasks, stop_on_signals},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::Args,
+    core::Core,
+    environment::Environment,
+    metrics::Metrics,
+    scope::Scope,
+    system_configuration::{self, SystemConfiguration},
+};
+
+/// Name of the Lease that decides who writes.
+const LEASE: &str = "operator.dapr.io";
+/// How long everything together may take to stop, as in upstream.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Runs the operator until a signal.
+///
+/// # Errors
+/// Anything that it cannot go on without.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let Args {
+        config,
+        watch_interval,
+        max_pod_restarts_per_minute,
+        disable_leader_election,
+        disable_service_reconciler,
+        watch_namespace,
+        enable_argo_rollout_service_reconciler,
+        watchdog_can_patch_pod_labels,
+        trust_anchors_file,
+        port,
+        listen_address,
+        healthz_port,
+        healthz_listen_address,
+        webhook_server_port: _,
+        webhook_server_listen_address: _,
+        cache_sync_period: _,
+        kubeconfig,
+        logs: _,
+        metrics: metrics_args,
+    } = args;
+    let environment = Environment::read()?;
+    if enable_argo_rollout_service_reconciler {
+        bail!(
+            "--enable-argo-rollout-service-reconciler: Services for Argo Rollouts are not supported by this release; \
+             start without the flag"
+        );
+    }
+    if environment.webhooks {
+        tracing::info!("Subscriptions are not converted between v1alpha1 and v2alpha1 by this release");
+    }
+    let _ = (
+        watch_interval,
+        max_pod_restarts_per_minute,
+        watchdog_can_patch_pod_labels,
+        disable_service_reconciler,
+    );
+    let stop = stop_on_signals()?;
+    let health = Health::default();
+    let registry = metrics::registry();
+    let metrics = Metrics::new(&registry).context("metrics")?;
+    let operator = Operator {
+        clients: client::clients(Some(Path::new(&kubeconfig)), true).await?,
+        config,
+        environment,
+        scope: Scope::new(&watch_namespace),
+        leader_election: !disable_leader_election,
+        trust_anchors_file,
+        listen: (listen_address, port),
+        health: health.clone(),
+        metrics,
+    };
+
+    let mut tasks = Tasks::new(stop.clone());
+    tasks.spawn(
+        "metrics server",
+        metrics::serve(metrics_args, registry, health.clone(), stop.clone()),
+    );
+    tasks.spawn("health server", {
+        let stop = stop.clone();
+        async move { health.serve(&healthz_listen_address, healthz_port, stop).await }
+    });
+    tasks.spawn("operator", operator.run(stop));
+    tasks.run(DRAIN).await
+}
+
+/// What is left of the flags once they are understood.
+struct Operator {
+    clients: Clients,
+    /// Name of the control plane's Configuration.
+    config: String,
+    environment: Environment,
+    scope: Scope,
+    leader_election: bool,
+    trust_anchors_file: PathBuf,
+    /// Address and port of the API.
+    listen: (String, u16),
+    health: Health,
+    metrics: Metrics,
+}
+
+impl Operator {
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        // Registered before anything is waited for, so that readiness needs them all from the start.
+        let configured = self.health.target("operator-configuration");
+        let caches = self.health.target("operator-cache");
+        let secured = self.health.target("security-provider");
+        let own_security = self.health.target("operator-security");
+        let api_server = self.health.target("operator-api-server");
+
+        let namespace = &self.environment.namespace;
+        let loading = system_configuration::load(self.clients.calls.clone(), namespace, &self.config, &configured);
+        let system = tokio::select! {
+            system = loading => system?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let (identity, renewal) = Identity::new(self.identity_options(&system)).context("security provider")?;
+
+        let core = Core::new(
+            self.clients.clone(),
+            self.scope.clone(),
+            self.metrics.clone(),
+            self.environment.hostname.clone(),
+        );
+        let core = Arc::new(core);
+        let mut tasks = Tasks::new(stop.child_token());
+        core.spawn_watches(&mut tasks, caches);
+        tasks.spawn("security provider", renew(renewal, secured, tasks.stop().clone()));
+        let serving = serve(core.clone(), identity, self.listen.clone(), (own_security, api_server), tasks.stop().clone());
+        tasks.spawn("API server", serving);
+        tasks.spawn("leader election", self.lead(core, tasks.stop().clone()));
+        tasks.run(DRAIN).await
+    }
+
+    fn identity_options(&self, system: &SystemConfiguration) -> Options {
+        let namespace = &self.environment.namespace;
+        Options {
+            trust_domain: system.trust_domain.clone(),
+            control_plane_namespace: namespace.clone(),
+            app_id: Service::Operator.app_id().to_owned(),
+            namespace: namespace.clone(),
+            sentry_address: system.sentry_address.clone(),
+            anchors: AnchorSource::File(self.trust_anchors_file.clone()),
+            // Some managed API servers refuse the webhook's certificate otherwise.
+            key: KeyAlgorithm::Rsa2048,
+            kubernetes: true,
+            jwt_audiences: Vec::new(),
+        }
+    }
+
+    /// Writes whenever this replica holds the lease, or at once without election.
+    fn lead(
+        &self,
+        core: Arc<Core>,
+        stop: CancellationToken,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
+        let election = self.leader_election.then(|| {
+            let api: Api<Lease> = Api::namespaced(self.clients.calls.clone(), &self.environment.lease_namespace);
+            let identity = format!("{}_{}", self.environment.hostname, uuid::Uuid::new_v4());
+            Election::new(api, Params::new(LEASE, identity))
+        });
+        async move {
+            match election {
+                None => core.write(stop).await,
+                Some(election) => {
+                    let work = |token| {
+                        let core = core.clone();
+                        async move { core.write(token).await }
+                    };
+                    election.lead(stop, work).await;
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn renew(renewal: Renewal, health: Target, stop: CancellationToken) -> anyhow::Result<()> {
+    let report = |status| match status {
+        Status::Ready => health.ready(),
+        Status::NotReady(reason) => health.not_ready(reason),
+    };
+    Ok(renewal.run(report, stop).await?)
+}
+
+/// Opens the port once there is a certificate. Until the caches are complete, calls are answered `Unavailable`.
+async fn serve(
+    core: Arc<Core>,
+    identity: Identity,
+    (address, port): (String, u16),
+    (secured, served): (Target, Target),
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    secured.not_ready("waiting for the first certificate");
+    tokio::select! {
+        () = identity.ready() => secured.ready(),
+        () = stop.cancelled() => return Ok(()),
+    }
+    let tcp = http::bind(&address, port, "the API of sidecars").await?;
+    let tls = identity.server_tls(ClientAuth::Required, &[b"h2"]);
+    let listener = Listener::tls(tcp, tls, Limits::default()).context("API listener")?;
+    tracing::info!(address = %listener.local_addr(), "serving the API of sidecars");
+    served.ready();
+    core.api(stop).serve(listener).await.context("API server")
+}

@@ -1,0 +1,306 @@
+//! Turns resources into instances. One loader owns all changes, so they happen one after the other.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use outrigger_core::GoDuration;
+
+use super::{
+    Components, Loaded,
+    metadata::{Context, Properties},
+    registry::{self, Error, Request},
+};
+use crate::{
+    metrics::Metrics,
+    resources::{
+        authorise::{DenyList, authorise},
+        component::Component,
+        reconcile::{Change, diff},
+    },
+};
+
+/// Time for building one instance when the component does not say.
+const INIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the sidecar cannot start with its components.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "process component {name} error: [INIT_COMPONENT_FAILURE]: initialization error occurred for {log_name}: {error} \
+     (fix the component, limit it with scopes, or set spec.ignoreErrors)"
+)]
+pub struct StartError {
+    name: String,
+    log_name: String,
+    error: Error,
+}
+
+/// Keeps the loaded components equal to the resources.
+pub struct Loader {
+    components: Arc<Components>,
+    context: Context,
+    deny: DenyList,
+    metrics: Metrics,
+    /// All resources that the source has, whether they are loaded, rejected or not for this application.
+    known: BTreeMap<String, Component>,
+    /// Why the resource of that name is not what serves.
+    rejected: BTreeMap<String, String>,
+}
+
+impl Loader {
+    pub fn new(components: Arc<Components>, context: Context, deny: DenyList, metrics: Metrics) -> Self {
+        Self { components, context, deny, metrics, known: BTreeMap::new(), rejected: BTreeMap::new() }
+    }
+
+    /// Loads everything for the first time. There is no older instance to go on with, so upstream's rule holds: what fails ends
+    /// the start unless the component says `ignoreErrors`.
+    ///
+    /// # Errors
+    /// The first component that cannot be built.
+    pub async fn start(&mut self, components: Vec<Component>) -> Result<(), StartError> {
+        let (changes, duplicates) = diff(&self.known, components);
+        report_duplicates(&duplicates);
+        for change in changes {
+            let Change::Put(component) = change else { continue };
+            self.known.insert(component.name.clone(), component.clone());
+            let Err(error) = self.load(&component).await else { continue };
+            if component.spec.ignore_errors || error.waits_for_secrets() {
+                tracing::error!(component = component.name, %error, "Ignoring error processing component");
+                self.rejected.insert(component.name, error.to_string());
+                continue;
+            }
+            let log_name = component.log_name();
+            tracing::error!("Failed to init component {log_name}: {error}");
+            return Err(StartError { name: component.name, log_name, error });
+        }
+        Ok(())
+    }
+
+    /// Makes one change. Whatever serves goes on serving when its replacement cannot be built.
+    pub async fn apply(&mut self, change: Change) {
+        match change {
+            Change::Remove(name) => {
+                self.known.remove(&name);
+                self.rejected.remove(&name);
+                if self.components.remove(&name) {
+                    tracing::info!(component = name, "Component removed");
+                }
+            }
+            Change::Put(component) => {
+                if self.known.get(&component.name) == Some(&component) {
+                    return;
+                }
+                self.known.insert(component.name.clone(), component.clone());
+                self.replace(&component).await;
+            }
+        }
+    }
+
+    /// Compares with all resources of the source, and tries again what was rejected: its reason may be gone.
+    pub async fn reconcile(&mut self, components: Vec<Component>) {
+        let before: Vec<String> = self.rejected.keys().cloned().collect();
+        let (changes, duplicates) = diff(&self.known, components);
+        report_duplicates(&duplicates);
+        let changed: Vec<String> = changes
+            .iter()
+            .map(|change| match change {
+                Change::Remove(name) => name.clone(),
+                Change::Put(component) => component.name.clone(),
+            })
+            .collect();
+        for change in changes {
+            self.apply(change).await;
+        }
+        for name in before.into_iter().filter(|name| !changed.contains(name)) {
+            if let Some(component) = self.known.get(&name).cloned() {
+                self.replace(&component).await;
+            }
+        }
+    }
+
+    /// Follows a change of the Configuration's deny list.
+    pub async fn set_deny(&mut self, deny: DenyList) {
+        if self.deny == deny {
+            return;
+        }
+        tracing::info!("the list of denied components has changed");
+        self.deny = deny;
+        for component in self.known.values().cloned().collect::<Vec<_>>() {
+            let serves = self.components.get(&component.name).is_some_and(|loaded| loaded.component == component);
+            if self.authorised(&component) != serves {
+                self.replace(&component).await;
+            }
+        }
+    }
+
+    async fn replace(&mut self, component: &Component) {
+        let Err(error) = self.load(component).await else {
+            self.rejected.remove(&component.name);
+            return;
+        };
+        let reason = error.to_string();
+        let serving = self.components.get(&component.name).map(|loaded| loaded.component.log_name());
+        // Tried again at every reconciliation: only news is worth a line.
+        if self.rejected.insert(component.name.clone(), reason.clone()).as_ref() != Some(&reason) {
+            let consequence = match serving {
+                Some(old) => format!("the instance built before goes on serving: {old}"),
+                None => "it is not available".to_owned(),
+            };
+            tracing::error!(component = component.name, reason, "Failed to init component {}; {consequence}", component.log_name());
+        }
+    }
+
+    /// Builds an instance beside the old one and swaps it in. Not being authorised means that there is none.
+    async fn load(&self, component: &Component) -> Result<(), Error> {
+        if !self.authorised(component) {
+            if self.components.remove(&component.name) {
+                tracing::info!(component = component.name, "Component removed: it is no longer for this application");
+            }
+            return Ok(());
+        }
+        let previous = self.components.get(&component.name);
+        let result = self.build(component, previous.as_deref()).await;
+        match result {
+            Ok(built) => {
+                self.components.put(Loaded { component: component.clone(), built });
+                self.metrics.component_built(&component.spec.kind);
+                tracing::info!("Component loaded: {}", component.log_name());
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.component_failed(&component.spec.kind, error.reason(), &component.name);
+                Err(error)
+            }
+        }
+    }
+
+    async fn build(&self, component: &Component, previous: Option<&Loaded>) -> Result<super::Built, Error> {
+        let found = registry::lookup(&component.spec.kind, &component.spec.version)?;
+        let properties = Properties::resolve(component, &self.context)?;
+        let request = Request { component, properties, context: &self.context, previous: previous.map(|loaded| &loaded.built) };
+        tokio::time::timeout(init_timeout(&component.spec.init_timeout), (found.build)(request))
+            .await
+            .unwrap_or_else(|_| Err(Error::Timeout(component.log_name())))
+    }
+
+    fn authorised(&self, component: &Component) -> bool {
+        authorise(component, &self.context.namespace, &self.context.app_id, &self.deny)
+            .inspect_err(|refusal| tracing::debug!(component = component.name, %refusal, "a component is not for this application"))
+            .is_ok()
+    }
+}
+
+/// Absent, not a duration, zero or negative all mean the default, as upstream has it.
+fn init_timeout(text: &str) -> Duration {
+    GoDuration::parse(text).ok().map(GoDuration::as_std).filter(|timeout| !timeout.is_zero()).unwrap_or(INIT_TIMEOUT)
+}
+
+fn report_duplicates(duplicates: &[Component]) {
+    for component in duplicates {
+        tracing::error!("component {} already exists: {} is ignored", component.name, component.log_name());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::components::state::{Set, Store};
+
+    fn loader() -> (Loader, Arc<Components>) {
+        let components = Arc::new(Components::default());
+        let context = Context {
+            app_id: "cart".into(),
+            namespace: "shop".into(),
+            pod_name: None,
+            kubernetes: true,
+            env_keys: None,
+            env: |_| None,
+        };
+        let metrics = Metrics::new(&prometheus::Registry::new(), "cart", "shop").unwrap();
+        (Loader::new(components.clone(), context, DenyList::default(), metrics), components)
+    }
+
+    fn component(name: &str, kind: &str, extra: &str) -> Component {
+        let json = format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"type":"{kind}","version":"v1"{extra}}}}}"#);
+        Component::from_json(json.as_bytes()).unwrap()
+    }
+
+    fn store(components: &Components) -> Arc<dyn Store> {
+        components.state("store").unwrap().store.clone()
+    }
+
+    #[tokio::test]
+    async fn a_start_fails_with_a_sentence_unless_errors_are_ignored() {
+        let (mut loader, components) = loader();
+        let ignored = component("a", "state.redis", r#","ignoreErrors":true"#);
+        loader.start(vec![ignored, component("store", "state.in-memory", "")]).await.unwrap();
+        assert_eq!(components.summaries().len(), 1);
+
+        let error = self::loader().0.start(vec![component("b", "state.redis", "")]).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with(
+                "process component b error: [INIT_COMPONENT_FAILURE]: initialization error occurred for b (state.redis/v1): couldn't \
+                 find state store state.redis/v1: this release has state.in-memory/v1"
+            ),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_replacement_that_fails_leaves_the_old_one_serving() {
+        let (mut loader, components) = loader();
+        loader.start(vec![component("store", "state.in-memory", "")]).await.unwrap();
+        let before = store(&components);
+        loader.apply(Change::Put(component("store", "state.redis", ""))).await;
+        assert!(Arc::ptr_eq(&before, &store(&components)));
+        assert!(loader.rejected["store"].contains("state.redis/v1"));
+        assert_eq!(components.summaries()[0].kind, "state.in-memory");
+
+        let repaired = component("store", "state.in-memory", r#","metadata":[{"name":"keyPrefix","value":"none"}]"#);
+        loader.apply(Change::Put(repaired)).await;
+        assert!(!Arc::ptr_eq(&before, &store(&components)));
+        assert!(loader.rejected.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_edit_keeps_the_data_and_an_equal_resource_changes_nothing() {
+        let (mut loader, components) = loader();
+        loader.start(vec![component("store", "state.in-memory", "")]).await.unwrap();
+        store(&components).set(Set { key: "k".into(), value: "v".into(), ..Set::default() }).await.unwrap();
+        let before = store(&components);
+        loader.apply(Change::Put(component("store", "state.in-memory", ""))).await;
+        assert!(Arc::ptr_eq(&before, &store(&components)));
+        loader.apply(Change::Put(component("store", "state.in-memory", r#","initTimeout":"1s""#))).await;
+        assert!(!Arc::ptr_eq(&before, &store(&components)));
+        assert_eq!(store(&components).get("k").await.unwrap().unwrap().value, "v");
+    }
+
+    #[tokio::test]
+    async fn reconciling_removes_adds_and_tries_again() {
+        let (mut loader, components) = loader();
+        let waiting = component("store", "state.in-memory", r#","metadata":[{"name":"x","secretKeyRef":{"name":"s"},"value":"%"}]"#);
+        loader.start(vec![component("old", "state.in-memory", "")]).await.unwrap();
+        loader.reconcile(vec![waiting.clone(), component("new", "state.in-memory", "")]).await;
+        let names = |components: &Components| components.summaries().into_iter().map(|summary| summary.name).collect::<Vec<_>>();
+        assert_eq!(names(&components), ["new"]);
+        assert!(loader.rejected.contains_key("store"));
+        loader.reconcile(vec![component("store", "state.in-memory", "")]).await;
+        assert_eq!(names(&components), ["store"]);
+    }
+
+    #[tokio::test]
+    async fn the_deny_list_is_followed_live() {
+        let (mut loader, components) = loader();
+        loader.start(vec![component("store", "state.in-memory", "")]).await.unwrap();
+        loader.set_deny(DenyList::new(&["state.in-memory".into()])).await;
+        assert!(components.state("store").is_none());
+        loader.set_deny(DenyList::default()).await;
+        assert!(components.state("store").is_some());
+    }
+
+    #[test]
+    fn timeouts() {
+        assert_eq!(init_timeout("250ms"), Duration::from_millis(250));
+        for text in ["", "soon", "0s", "-1s"] {
+            assert_eq!(init_timeout(text), INIT_TIMEOUT);
+        }
+    }
+}

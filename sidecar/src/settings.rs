@@ -1,0 +1,429 @@
+//! Flags and environment, checked once and turned into types.
+
+use std::{path::PathBuf, time::Duration};
+
+use outrigger_core::{GoDuration, SpiffeId, TrustDomain, annotations, control_plane};
+
+use crate::{args::Args, quantity};
+
+/// Body limit when neither flag sets one.
+const DEFAULT_BODY: usize = 4 << 20;
+/// Header limit when neither flag sets one.
+const DEFAULT_HEADER: usize = 4 << 10;
+/// Time between full comparisons with the source of resources.
+const DEFAULT_RECONCILE: Duration = Duration::from_secs(60);
+
+/// Why the process cannot start with these flags.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("parameter app-id cannot be empty")]
+    NoAppId,
+    #[error("parameter app-id cannot contain a dot: {0:?}")]
+    AppIdDot(String),
+    #[error("invalid value for '--{flag}': {found:?} (expected {expected})")]
+    Value { flag: &'static str, found: String, expected: String },
+    #[error("the '{flag}' argument value {port} conflicts with 'app-port'")]
+    PortConflict { flag: &'static str, port: u16 },
+    #[error("'--{0}' is required in Kubernetes mode")]
+    Required(&'static str),
+    #[error("the environment variable DAPR_TRUST_ANCHORS (PEM) or DAPR_TRUST_ANCHORS_FILE (path) is required {0}")]
+    NoTrustAnchors(&'static str),
+    #[error("value for 'health-probe-timeout' must be smaller than 'health-probe-interval'")]
+    ProbeTimeout,
+}
+
+/// Where resources come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Standalone,
+    Kubernetes,
+}
+
+/// What the application speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Https,
+    H2c,
+    Grpc,
+    Grpcs,
+}
+
+impl Protocol {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::H2c => "h2c",
+            Self::Grpc => "grpc",
+            Self::Grpcs => "grpcs",
+        }
+    }
+}
+
+/// How to reach and watch the application.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub host: String,
+    pub port: u16,
+    pub protocol: Protocol,
+    /// `None` is unlimited.
+    pub max_concurrency: Option<usize>,
+    pub probe: Option<Probe>,
+    /// Sent to the application with every call.
+    pub token: Option<String>,
+}
+
+/// How the application's health is probed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Failures in a row that make the application unhealthy.
+    pub threshold: u32,
+}
+
+/// The identity to ask for, and whom to trust.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// PEM from the environment.
+    pub anchors: Option<String>,
+    /// File that is followed beside it.
+    pub anchors_file: Option<PathBuf>,
+    pub jwt_audiences: Vec<String>,
+}
+
+/// Everything that the process knows when it starts.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub mode: Mode,
+    pub app_id: String,
+    /// Empty when the environment names none: then resources are not filtered by namespace.
+    pub namespace: String,
+    pub pod_name: Option<String>,
+    pub app: Option<App>,
+
+    pub http_port: u16,
+    pub grpc_port: u16,
+    /// 0 picks a stable free port.
+    pub internal_port: u16,
+    pub internal_address: String,
+    /// One empty address means all interfaces.
+    pub listen: Vec<String>,
+    pub public: Option<(String, u16)>,
+    pub socket_folder: Option<PathBuf>,
+    pub max_body: usize,
+    pub max_header: usize,
+    pub allowed_origins: String,
+    /// `None` leaves it to the Configuration.
+    pub api_logging: Option<bool>,
+    /// Callers of the API have to present it.
+    pub api_token: Option<String>,
+
+    pub resources: Vec<PathBuf>,
+    pub config: Vec<String>,
+    pub reconcile: Duration,
+    /// Names that `envRef` may use; `None` allows all but the reserved ones.
+    pub env_keys: Option<Vec<String>>,
+
+    pub operator: String,
+    pub sentry: String,
+    pub trust_domain: String,
+    pub control_plane_namespace: String,
+    /// `None` in standalone mode without mutual TLS.
+    pub identity: Option<Identity>,
+    /// Between sidecars.
+    pub mtls: bool,
+
+    /// `None` waits without limit.
+    pub grace: Option<Duration>,
+    pub block_shutdown: Option<Duration>,
+    pub host_ip: Option<String>,
+}
+
+impl Settings {
+    /// Checks `args`; `env` looks up an environment variable.
+    ///
+    /// # Errors
+    /// Names the first flag or variable that cannot be used, what was found and what was expected.
+    pub fn new(args: &Args, env: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let set = |name: &str| env(name).filter(|value| !value.is_empty());
+        let mode = match args.mode.as_str() {
+            "standalone" => Mode::Standalone,
+            "kubernetes" => Mode::Kubernetes,
+            other => return Err(value("mode", other, "standalone or kubernetes")),
+        };
+        if args.app_id.is_empty() {
+            return Err(Error::NoAppId);
+        }
+        if args.app_id.contains('.') {
+            return Err(Error::AppIdDot(args.app_id.clone()));
+        }
+        let http_port = port("dapr-http-port", &args.dapr_http_port)?;
+        let grpc_port = port("dapr-grpc-port", &args.dapr_grpc_port)?;
+        let app = app(args, set("APP_API_TOKEN"))?;
+        if let Some(app) = &app {
+            for (flag, port) in [("dapr-http-port", http_port), ("dapr-grpc-port", grpc_port)] {
+                if port == app.port {
+                    return Err(Error::PortConflict { flag, port });
+                }
+            }
+        }
+        check_unused(args)?;
+        let identity = (mode == Mode::Kubernetes || args.enable_mtls).then(|| Identity {
+            anchors: set("DAPR_TRUST_ANCHORS"),
+            anchors_file: set("DAPR_TRUST_ANCHORS_FILE").map(PathBuf::from),
+            jwt_audiences: non_empty(&args.sentry_request_jwt_audiences),
+        });
+        if let Some(identity) = &identity {
+            if identity.anchors.is_none() && identity.anchors_file.is_none() {
+                let when = if args.enable_mtls { "with --enable-mtls" } else { "in Kubernetes mode" };
+                return Err(Error::NoTrustAnchors(when));
+            }
+            if args.sentry_address.is_empty() {
+                return Err(Error::Required("sentry-address"));
+            }
+            TrustDomain::new(&args.control_plane_trust_domain)
+                .and_then(|domain| SpiffeId::new(domain, &args.control_plane_namespace, &args.app_id))
+                .map_err(|error| value("control-plane-trust-domain", &args.control_plane_trust_domain, &error.to_string()))?;
+        }
+        if mode == Mode::Kubernetes && args.control_plane_address.is_empty() {
+            return Err(Error::Required("control-plane-address"));
+        }
+        let mut resources = non_empty(&args.resources_path);
+        if resources.is_empty() {
+            resources = non_empty(std::slice::from_ref(&args.components_path));
+        }
+        let reconcile = args.hot_reload_reconcile_interval.as_std();
+        Ok(Self {
+            mode,
+            app_id: args.app_id.clone(),
+            namespace: set("NAMESPACE").unwrap_or_default(),
+            pod_name: set("POD_NAME"),
+            app,
+            http_port,
+            grpc_port,
+            internal_port: optional_port("dapr-internal-grpc-port", &args.dapr_internal_grpc_port)?,
+            internal_address: unbracketed(&args.dapr_internal_grpc_listen_address),
+            listen: args.dapr_listen_addresses.split(',').map(unbracketed).collect(),
+            public: match args.dapr_public_port.as_str() {
+                "" => None,
+                text => Some((unbracketed(&args.dapr_public_listen_address), port("dapr-public-port", text)?)),
+            },
+            socket_folder: Some(args.unix_domain_socket.trim()).filter(|path| !path.is_empty()).map(PathBuf::from),
+            max_body: size("max-body-size", args.max_body_size.as_deref(), args.dapr_http_max_request_size, 1 << 20, DEFAULT_BODY)?,
+            max_header: size("read-buffer-size", args.read_buffer_size.as_deref(), args.dapr_http_read_buffer_size, 1 << 10, DEFAULT_HEADER)?,
+            allowed_origins: args.allowed_origins.clone(),
+            api_logging: args.enable_api_logging,
+            api_token: set("DAPR_API_TOKEN"),
+            resources: resources.into_iter().map(PathBuf::from).collect(),
+            config: non_empty(&args.config),
+            reconcile: if reconcile.is_zero() { DEFAULT_RECONCILE } else { reconcile },
+            env_keys: env("DAPR_ENV_KEYS").map(|keys| keys.split(' ').map(str::to_owned).collect()),
+            operator: args.control_plane_address.clone(),
+            sentry: args.sentry_address.clone(),
+            trust_domain: args.control_plane_trust_domain.clone(),
+            control_plane_namespace: args.control_plane_namespace.clone(),
+            identity,
+            mtls: args.enable_mtls,
+            grace: match args.dapr_graceful_shutdown_seconds {
+                0 => None,
+                n => Some(Duration::from_secs(u64::try_from(n).unwrap_or(5))),
+            },
+            block_shutdown: args.dapr_block_shutdown_duration.map(GoDuration::as_std),
+            host_ip: set("DAPR_HOST_IP"),
+        })
+    }
+
+    /// The namespace of this workload's identity: upstream falls back to `default` here, and nowhere else.
+    pub fn identity_namespace(&self) -> &str {
+        match self.namespace.as_str() {
+            "" => control_plane::DEFAULT_NAMESPACE,
+            namespace => namespace,
+        }
+    }
+}
+
+fn app(args: &Args, token: Option<String>) -> Result<Option<App>, Error> {
+    let protocol = match (args.app_protocol.trim().to_ascii_lowercase().as_str(), args.app_ssl) {
+        ("" | "http", false) => Protocol::Http,
+        ("" | "http", true) | ("https", _) => Protocol::Https,
+        ("h2c", _) => Protocol::H2c,
+        ("grpc", false) => Protocol::Grpc,
+        ("grpc", true) | ("grpcs", _) => Protocol::Grpcs,
+        _ => return Err(value("app-protocol", &args.app_protocol, "http, https, h2c, grpc or grpcs")),
+    };
+    let probe = probe(args)?;
+    let port = optional_port("app-port", &args.app_port)?;
+    Ok((port != 0).then(|| App {
+        host: unbracketed(&args.app_channel_address),
+        port,
+        protocol,
+        max_concurrency: usize::try_from(args.app_max_concurrency).ok().filter(|n| *n > 0),
+        probe,
+        token,
+    }))
+}
+
+fn probe(args: &Args) -> Result<Option<Probe>, Error> {
+    if !args.enable_app_health_check {
+        return Ok(None);
+    }
+    let positive = |n: i64, default: u64| u64::try_from(n).ok().filter(|n| *n > 0).unwrap_or(default);
+    let probe = Probe {
+        path: args.app_health_check_path.clone(),
+        interval: Duration::from_secs(positive(args.app_health_probe_interval, 5)),
+        timeout: Duration::from_millis(positive(args.app_health_probe_timeout, 500)),
+        threshold: u32::try_from(args.app_health_threshold).ok().filter(|n| *n > 0).unwrap_or(3),
+    };
+    if probe.timeout >= probe.interval {
+        return Err(Error::ProbeTimeout);
+    }
+    Ok(Some(probe))
+}
+
+/// Flags of parts that this release does not have are still checked, so that a mistake in them is not found later.
+fn check_unused(args: &Args) -> Result<(), Error> {
+    if args.scheduler_job_streams < 1 {
+        return Err(value("scheduler-job-streams", "0", "at least 1"));
+    }
+    if args.actors_disseminate_timeout.nanos() <= 0 {
+        return Err(value("actors-disseminate-timeout", &args.actors_disseminate_timeout.to_string(), "a positive duration"));
+    }
+    for endpoint in &args.disable_init_endpoints {
+        let name = endpoint.trim();
+        if !(name.is_empty() || name.eq_ignore_ascii_case("config") || name.eq_ignore_ascii_case("subscribe")) {
+            return Err(value("disable-init-endpoints", name, "config, subscribe or both"));
+        }
+    }
+    port("profile-port", &args.profile_port).map(|_| ())
+}
+
+fn value(flag: &'static str, found: &str, expected: &str) -> Error {
+    Error::Value { flag, found: found.to_owned(), expected: expected.to_owned() }
+}
+
+fn port(flag: &'static str, text: &str) -> Result<u16, Error> {
+    text.parse().map_err(|_| value(flag, text, "a port number up to 65535"))
+}
+
+fn optional_port(flag: &'static str, text: &str) -> Result<u16, Error> {
+    if text.is_empty() { Ok(0) } else { port(flag, text) }
+}
+
+/// `[::1]` is how an IPv6 address is written in front of a port.
+fn unbracketed(address: &str) -> String {
+    address.trim().trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+fn non_empty(list: &[String]) -> Vec<String> {
+    list.iter().map(|item| item.trim()).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+/// The quantity wins over the deprecated number; -1 stands for the default in both.
+fn size(flag: &'static str, quantity: Option<&str>, number: Option<i64>, unit: i64, default: usize) -> Result<usize, Error> {
+    let bytes = match (quantity, number) {
+        (Some(text), _) => quantity::bytes(text).map_err(|error| value(flag, text, &error))?,
+        (None, Some(-1) | None) => return Ok(default),
+        (None, Some(number)) => number.saturating_mul(unit),
+    };
+    match bytes {
+        -1 => Ok(default),
+        bytes => usize::try_from(bytes).ok().filter(|n| *n > 0).ok_or_else(|| value(flag, &bytes.to_string(), "a positive size")),
+    }
+}
+
+/// Upstream's lenient boolean in an environment variable.
+pub fn env_truthy(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| annotations::truthy(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use outrigger_process::flags::{self, Style};
+
+    use super::*;
+
+    fn settings(words: &[&str], env: &[(&str, &str)]) -> Result<Settings, Error> {
+        let words = std::iter::once("daprd").chain(words.iter().copied()).map(OsString::from);
+        let args: Args = flags::parse(Style::Pflag, words).unwrap();
+        Settings::new(&args, |name| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    /// The arguments that injection passes, with every optional one.
+    const INJECTED: &[&str] = &[
+        "--dapr-http-port", "3500", "--dapr-grpc-port", "50001", "--dapr-internal-grpc-port", "50002",
+        "--dapr-listen-addresses", "[::1],127.0.0.1", "--dapr-public-port", "3501", "--app-id", "cart",
+        "--app-protocol", "", "--log-level", "info", "--dapr-graceful-shutdown-seconds", "-1", "--mode", "kubernetes",
+        "--control-plane-address", "dapr-api.dapr-system.svc.cluster.local:443",
+        "--sentry-address", "dapr-sentry.dapr-system.svc.cluster.local:443", "--app-port", "8080", "--enable-metrics",
+        "--metrics-port", "9090", "--config", "tracing", "--app-channel-address", "127.0.0.1",
+        "--placement-host-address", "dapr-placement-server:50005", "--sentry-request-jwt-audiences", "a,b",
+        "--enable-api-logging=false", "--disable-builtin-k8s-secret-store", "--enable-app-health-check",
+        "--app-health-check-path", "/ok", "--app-health-probe-interval", "3", "--app-health-probe-timeout", "100",
+        "--app-health-threshold", "1", "--app-binding-options-timeout", "3s", "--log-as-json", "--enable-profiling",
+        "--enable-mtls", "--app-ssl", "--app-max-concurrency", "7", "--dapr-http-max-request-size", "8",
+        "--max-body-size", "2Mi", "--dapr-http-read-buffer-size", "16", "--read-buffer-size", "8Ki",
+        "--unix-domain-socket", "/var/run/dapr-sockets", "--dapr-block-shutdown-duration", "10s",
+        "--actors-disseminate-timeout", "1m", "--scheduler-host-address", "", "--disable-init-endpoints", "Config, subscribe",
+    ];
+
+    #[test]
+    fn accepts_what_injection_passes() {
+        let settings = settings(INJECTED, &[("DAPR_TRUST_ANCHORS", "pem"), ("NAMESPACE", "shop"), ("DAPR_API_TOKEN", "")]).unwrap();
+        assert_eq!(settings.mode, Mode::Kubernetes);
+        assert_eq!(settings.listen, ["::1", "127.0.0.1"]);
+        assert_eq!(settings.public, Some((String::new(), 3501)));
+        assert_eq!((settings.max_body, settings.max_header), (2 << 20, 8 << 10));
+        assert_eq!(settings.grace, Some(Duration::from_secs(5)));
+        assert_eq!(settings.block_shutdown, Some(Duration::from_secs(10)));
+        assert_eq!(settings.api_token, None, "an empty token is none");
+        assert_eq!(settings.config, ["tracing"]);
+        let identity = settings.identity.unwrap();
+        assert_eq!(identity.jwt_audiences, ["a", "b"]);
+        let app = settings.app.unwrap();
+        assert_eq!((app.protocol, app.max_concurrency), (Protocol::Https, Some(7)));
+        assert_eq!(app.probe.unwrap().interval, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn standalone_needs_little() {
+        let settings = settings(&["-app-id=cart", "-dapr-http-max-request-size", "-1"], &[]).unwrap();
+        assert_eq!(settings.listen, [""]);
+        assert_eq!((settings.max_body, settings.max_header), (DEFAULT_BODY, DEFAULT_HEADER));
+        assert!(settings.identity.is_none() && settings.app.is_none());
+        assert_eq!(settings.reconcile, DEFAULT_RECONCILE);
+        assert_eq!((settings.namespace.as_str(), settings.identity_namespace()), ("", "default"));
+    }
+
+    #[test]
+    fn lists_may_repeat_and_be_separated_by_commas() {
+        let settings = settings(&["-app-id", "a", "-resources-path", "x,y", "-resources-path", "z"], &[]).unwrap();
+        assert_eq!(settings.resources, ["x", "y", "z"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn each_mistake_names_its_flag() {
+        let message = |words: &[&str]| settings(words, &[]).unwrap_err().to_string();
+        assert_eq!(message(&[]), "parameter app-id cannot be empty");
+        assert_eq!(message(&["-app-id", "a.b"]), "parameter app-id cannot contain a dot: \"a.b\"");
+        assert_eq!(message(&["-app-id", "a", "-app-port", "3500"]), "the 'dapr-http-port' argument value 3500 conflicts with 'app-port'");
+        assert_eq!(
+            message(&["-app-id", "a", "-app-protocol", "ftp"]),
+            "invalid value for '--app-protocol': \"ftp\" (expected http, https, h2c, grpc or grpcs)"
+        );
+        assert!(message(&["-app-id", "a", "-dapr-grpc-port", "x"]).contains("'--dapr-grpc-port': \"x\""));
+        assert!(message(&["-app-id", "a", "-mode", "k8s"]).contains("standalone or kubernetes"));
+        assert!(message(&["-app-id", "a", "-max-body-size", "4MB"]).contains("'--max-body-size'"));
+        assert!(message(&["-app-id", "a", "-disable-init-endpoints", "jobs"]).contains("config, subscribe"));
+        assert!(message(&["-app-id", "a", "-mode", "kubernetes"]).contains("DAPR_TRUST_ANCHORS"));
+        assert!(
+            message(&["-app-id", "a", "-enable-app-health-check", "-app-health-probe-timeout", "5000"]).contains("health-probe-timeout")
+        );
+        let no_operator = settings(&["-app-id", "a", "-mode", "kubernetes", "-sentry-address", "s"], &[("DAPR_TRUST_ANCHORS", "x")]);
+        assert_eq!(no_operator.unwrap_err(), Error::Required("control-plane-address"));
+    }
+}
