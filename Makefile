@@ -5,10 +5,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# What is expensive lives in the user's cache, so that a fresh clone on a used machine is warm. Compiled dependencies are
-# shared by all clones with the same lock file and toolchain.
+# What is expensive lives in the user's cache, keyed by content: the Kubernetes programs by their sources, compiled
+# dependencies by cargo's own fingerprints. A fresh clone on a used machine is warm.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/outrigger
-export CARGO_TARGET_DIR ?= $(CACHE)/target-$(shell cat Cargo.lock rust-toolchain.toml | sha256sum | cut -c1-12)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+# Clones in other folders leave their own builds behind; above this many MB the folder is emptied and built anew.
+CACHE_LIMIT := 30000
 
 CARGO_FLAGS := --locked
 CLUSTER := $(CARGO_TARGET_DIR)/debug/cluster
@@ -21,7 +23,7 @@ define timed
 	@start=$$SECONDS; printf '==> %s\n' "$(1)"; $(2); printf '==> %s: %d s\n' "$(1)" "$$((SECONDS - start))"
 endef
 
-.PHONY: help demo test test-unit test-api test-cluster lint generate kubernetes cluster cluster-down images tools
+.PHONY: help demo test test-unit test-api test-cluster lint generate kubernetes cluster cluster-down images tools bounded-cache
 
 help: ## List the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +50,13 @@ lint: ## Formatting, clippy, one TLS provider
 generate: ## CRDs in the chart
 	cargo run $(CARGO_FLAGS) --quiet -p outrigger-crds --bin crdgen
 
-tools:
+# Tools of the verbs themselves.
+tools: bounded-cache
 	@cargo build $(CARGO_FLAGS) --quiet -p outrigger-e2e --bins
+
+bounded-cache:
+	@if [ -d "$(CARGO_TARGET_DIR)" ] && [ "$$(du -sm "$(CARGO_TARGET_DIR)" | cut -f1)" -gt $(CACHE_LIMIT) ]; then \
+		echo "==> $(CARGO_TARGET_DIR) holds more than $(CACHE_LIMIT) MB: emptied"; rm -rf "$(CARGO_TARGET_DIR)"; fi
 
 kubernetes: tools ## The Kubernetes programs, from Go modules; once for each content of e2e/kubernetes
 	@$(CLUSTER) kubernetes build >/dev/null

@@ -10,6 +10,7 @@ pub mod command;
 pub mod demo;
 pub mod image;
 mod node;
+pub mod observe;
 mod packages;
 pub mod release;
 pub mod toolchain;

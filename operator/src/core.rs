@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Api,
-    controllers::status::{Board, Writer},
+    controllers::{
+        services,
+        status::{Board, Writer},
+    },
     events::Events,
     index::Index,
     kinds::{Indexes, Kind, Visitor},
@@ -20,6 +23,7 @@ use crate::{
     pods::Pods,
     scope::Scope,
     secrets::{FromApiServer, KEEP, Secrets},
+    watchdog,
     watches::{Caches, PODS, follow_kind, follow_pods},
 };
 
@@ -92,7 +96,16 @@ impl Core {
     }
 
     /// Does the writing, as the replica that holds the lease, until `stop`.
-    pub async fn write(&self, stop: CancellationToken) {
+    pub async fn write(&self, features: Features, stop: CancellationToken) {
+        let Features { services, watchdog } = features;
+        tokio::join!(
+            self.write_statuses(stop.clone()),
+            self.keep_services(services, stop.clone()),
+            self.watch_pods(watchdog, stop)
+        );
+    }
+
+    async fn write_statuses(&self, stop: CancellationToken) {
         let statuses = Writer {
             board: self.board.clone(),
             client: self.clients.calls.clone(),
@@ -104,6 +117,39 @@ impl Core {
         };
         statuses.run(stop).await;
     }
+
+    async fn keep_services(&self, services: Option<Services>, stop: CancellationToken) {
+        let Some(Services { mtls }) = services else {
+            return;
+        };
+        let client = self.clients.calls.clone();
+        let services = services::Services::new(client, mtls, self.metrics.clone(), self.events.clone());
+        services.run(&self.clients, &self.scope, stop).await;
+    }
+
+    async fn watch_pods(&self, watchdog: Option<watchdog::Settings>, stop: CancellationToken) {
+        let Some(settings) = watchdog else {
+            return;
+        };
+        let client = self.clients.calls.clone();
+        let (metrics, events) = (self.metrics.clone(), self.events.clone());
+        let watchdog = watchdog::Watchdog::new(settings, client, metrics, events, self.pods.clone());
+        watchdog.run(&self.clients, &self.scope, stop).await;
+    }
+}
+
+/// What is written besides statuses.
+#[derive(Debug, Clone)]
+pub struct Features {
+    pub services: Option<Services>,
+    pub watchdog: Option<watchdog::Settings>,
+}
+
+/// How Services of apps are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Services {
+    /// Whether sidecars call each other with mTLS.
+    pub mtls: bool,
 }
 
 struct Names(Vec<&'static str>);

@@ -17,6 +17,7 @@ pub mod scope;
 pub mod secrets;
 pub mod slim;
 pub mod system_configuration;
+pub mod watchdog;
 pub mod watches;
 
 /// Field manager of everything that the operator writes.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use outrigger_core::control_plane::Service;
@@ -27,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
-    core::Core,
+    core::{Core, Features, Services},
     environment::Environment,
     metrics::Metrics,
     scope::Scope,
     system_configuration::{self, SystemConfiguration},
+    watchdog,
 };
 
 /// Name of the Lease that decides who writes.
@@ -75,12 +76,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if environment.webhooks {
         tracing::info!("Subscriptions are not converted between v1alpha1 and v2alpha1 by this release");
     }
-    let _ = (
-        watch_interval,
-        max_pod_restarts_per_minute,
-        watchdog_can_patch_pod_labels,
-        disable_service_reconciler,
-    );
+    let watchdog = watchdog::Mode::parse(&watch_interval).map_err(|error| anyhow!(error))?;
+    let watchdog = watchdog.map(|mode| watchdog::Settings {
+        mode,
+        per_minute: max_pod_restarts_per_minute,
+        can_label: watchdog_can_patch_pod_labels,
+        control_plane_namespace: environment.namespace.clone(),
+    });
+    if watchdog.is_some() && disable_leader_election {
+        tracing::warn!("without leader election every replica's watchdog evicts pods: run a single replica");
+    }
     let stop = stop_on_signals()?;
     let health = Health::default();
     let registry = metrics::registry();
@@ -91,6 +96,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         environment,
         scope: Scope::new(&watch_namespace),
         leader_election: !disable_leader_election,
+        service_reconciler: !disable_service_reconciler,
+        watchdog,
         trust_anchors_file,
         listen: (listen_address, port),
         health: health.clone(),
@@ -118,6 +125,8 @@ struct Operator {
     environment: Environment,
     scope: Scope,
     leader_election: bool,
+    service_reconciler: bool,
+    watchdog: Option<watchdog::Settings>,
     trust_anchors_file: PathBuf,
     /// Address and port of the API.
     listen: (String, u16),
@@ -154,7 +163,11 @@ impl Operator {
         tasks.spawn("security provider", renew(renewal, secured, tasks.stop().clone()));
         let serving = serve(core.clone(), identity, self.listen.clone(), (own_security, api_server), tasks.stop().clone());
         tasks.spawn("API server", serving);
-        tasks.spawn("leader election", self.lead(core, tasks.stop().clone()));
+        let features = Features {
+            services: self.service_reconciler.then_some(Services { mtls: system.mtls }),
+            watchdog: self.watchdog.clone(),
+        };
+        tasks.spawn("leader election", self.lead(core, features, tasks.stop().clone()));
         tasks.run(DRAIN).await
     }
 
@@ -178,6 +191,7 @@ impl Operator {
     fn lead(
         &self,
         core: Arc<Core>,
+        features: Features,
         stop: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
         let election = self.leader_election.then(|| {
@@ -187,11 +201,11 @@ impl Operator {
         });
         async move {
             match election {
-                None => core.write(stop).await,
+                None => core.write(features, stop).await,
                 Some(election) => {
                     let work = |token| {
-                        let core = core.clone();
-                        async move { core.write(token).await }
+                        let (core, features) = (core.clone(), features.clone());
+                        async move { core.write(features, token).await }
                     };
                     election.lead(stop, work).await;
                 }

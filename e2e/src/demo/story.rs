@@ -1,34 +1,27 @@
 //! The story: install, an app with its sidecar, resources that come and change, a pod that missed injection.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Instant};
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, ResourceExt, api::ListParams};
-use serde_json::Value;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
 
 use super::{
     narrator::{Narrator, Step, milliseconds},
     target::Ready,
 };
-use crate::{command, release};
+use crate::{command, observe::Observer, release};
 
 /// Where the demo's apps live.
 pub(super) const NAMESPACE: &str = "outrigger-demo";
+/// Where the sample app listens.
+const APP_PORT: u16 = 3000;
 /// Marks the release, so that a second demo knows what it may replace.
 const RELEASE_LABEL: &str = "installed-by=outrigger-demo";
-/// Everything that is waited for happens within seconds; this is for slow machines.
-const DEADLINE: Duration = Duration::from_secs(180);
-/// How often the sidecar is asked what it has loaded.
-const POLL: Duration = Duration::from_millis(3);
-
 pub(super) async fn tell(cluster: &Ready, narrator: &mut Narrator) -> anyhow::Result<()> {
     let story = Story {
         cluster,
-        client: cluster.access.client().await?,
+        seen: Observer::new(cluster.access.client().await?, NAMESPACE),
     };
     story.clear_earlier_demo(narrator).await?;
     story.install(narrator).await?;
@@ -43,7 +36,7 @@ pub(super) async fn tell(cluster: &Ready, narrator: &mut Narrator) -> anyhow::Re
 
 struct Story<'a> {
     cluster: &'a Ready,
-    client: Client,
+    seen: Observer,
 }
 
 impl Story<'_> {
@@ -81,7 +74,7 @@ impl Story<'_> {
         let ours = access
             .helm(["list", "-n", "dapr-system", "-q", "-l", RELEASE_LABEL])
             .await?;
-        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        let namespaces: Api<Namespace> = Api::all(self.seen.client.clone());
         let has_namespace = namespaces.get_opt(NAMESPACE).await?.is_some();
         if all.lines().any(|name| name == "dapr") && !ours.lines().any(|name| name == "dapr") {
             bail!(
@@ -166,7 +159,7 @@ impl Story<'_> {
         .await?;
         let pods = self.kubectl(&mut step, &["get", "pods", "-n", NAMESPACE]).await?;
         step.printed(pods.trim_end());
-        let pod = self.pod_with_sidecar("cart").await?;
+        let pod = self.seen.pod_with_sidecar("cart").await?;
         narrator.done(
             step,
             &["the injector added daprd; it has a certificate, its resources and two open streams".to_owned()],
@@ -176,19 +169,17 @@ impl Story<'_> {
 
     async fn use_state(&self, narrator: &mut Narrator, pod: &str) -> anyhow::Result<()> {
         let mut step = narrator.begin("the app saves and reads state through its sidecar");
-        let app = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:3000/proxy");
-        step.ran(format!(
-            "echo '\"three apples\"' | kubectl create --raw {app}/save/statestore/basket -f -"
-        ));
-        let request =
-            http::Request::post(format!("{app}/save/statestore/basket")).body(b"\"three apples\"".to_vec())?;
-        self.client
-            .request_text(request)
+        let (save, read) = (
+            "/save/statestore/basket",
+            self.seen.proxy(pod, APP_PORT, "/read/statestore/basket"),
+        );
+        let typed = self.seen.proxy(pod, APP_PORT, save);
+        step.ran(format!("echo '\"three apples\"' | kubectl create --raw {typed} -f -"));
+        self.seen
+            .post(pod, APP_PORT, save, "\"three apples\"")
             .await
             .context("saving state through the sidecar")?;
-        let read = self
-            .kubectl(&mut step, &["get", "--raw", &format!("{app}/read/statestore/basket")])
-            .await?;
+        let read = self.kubectl(&mut step, &["get", "--raw", &read]).await?;
         if !read.contains("three apples") {
             bail!("saved \"three apples\", read {read:?}");
         }
@@ -197,10 +188,12 @@ impl Story<'_> {
     }
 
     async fn change_components(&self, narrator: &mut Narrator, pod: &str) -> anyhow::Result<()> {
-        let restarts = self.restarts(pod).await?;
+        let restarts = self.seen.restarts(pod).await?;
         let mut step = narrator.begin("a second component is applied: the running sidecar loads it");
         let apply = ["apply", "-n", NAMESPACE, "-f", "e2e/demo/sessions.yaml"];
-        let seen = self.until_metadata(pod, |names| names.iter().any(|name| name == "sessions"));
+        let seen = self
+            .seen
+            .until_components(pod, |names| names.iter().any(|name| name == "sessions"));
         let (first, first_names) = timed(self.kubectl(&mut step, &apply), seen).await?;
         narrator.done(
             step,
@@ -222,7 +215,9 @@ impl Story<'_> {
             "-p",
             r#"{"scopes":["somebody-else"]}"#,
         ];
-        let seen = self.until_metadata(pod, |names| !names.iter().any(|name| name == "statestore"));
+        let seen = self
+            .seen
+            .until_components(pod, |names| !names.iter().any(|name| name == "statestore"));
         let (second, _) = timed(self.kubectl(&mut step, &patch), seen).await?;
         let undo = [
             "patch",
@@ -237,9 +232,10 @@ impl Story<'_> {
         ];
         self.kubectl(&mut step, &undo).await?;
         let names = self
-            .until_metadata(pod, |names| names.iter().any(|name| name == "statestore"))
+            .seen
+            .until_components(pod, |names| names.iter().any(|name| name == "statestore"))
             .await?;
-        if self.restarts(pod).await? != restarts {
+        if self.seen.restarts(pod).await? != restarts {
             bail!("the pod {pod} was restarted");
         }
         narrator.done(
@@ -266,15 +262,11 @@ impl Story<'_> {
             r#"{"spec":{"type":"state.in-memroy"}}"#,
         ];
         self.kubectl(&mut step, &bad).await?;
-        let log = self.until_log(pod, "state.in-memroy").await?;
+        let log = self.seen.until_log(pod, "state.in-memroy").await?;
         step.ran(format!("kubectl logs -n {NAMESPACE} {pod} -c daprd"));
         step.printed(log.trim_end());
-        let app = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:3000/proxy/save/sessions/s1");
-        let request = http::Request::post(app).body(b"1".to_vec())?;
-        self.client
-            .request_text(request)
-            .await
-            .context("the component has to go on serving")?;
+        let written = self.seen.post(pod, APP_PORT, "/save/sessions/s1", "1").await;
+        written.context("the component has to go on serving")?;
         self.kubectl(&mut step, &["apply", "-n", NAMESPACE, "-f", "e2e/demo/sessions.yaml"])
             .await?;
         narrator.done(step, &["sessions still took writes; now it is repaired".to_owned()]);
@@ -328,7 +320,7 @@ impl Story<'_> {
             &["rollout", "status", "-n", "dapr-system", injector, "--timeout=120s"],
         )
         .await?;
-        let pod = self.pod_with_sidecar("orders").await?;
+        let pod = self.seen.pod_with_sidecar("orders").await?;
         let pods = self
             .kubectl(&mut step, &["get", "pods", "-n", NAMESPACE, "-l", "app=orders"])
             .await?;
@@ -342,7 +334,7 @@ impl Story<'_> {
 
     async fn invoke(&self, narrator: &mut Narrator, orders: &str) -> anyhow::Result<()> {
         let mut step = narrator.begin("orders calls cart: sidecar to sidecar, over mTLS");
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{orders}:3000/proxy/call/cart/hello");
+        let path = self.seen.proxy(orders, APP_PORT, "/call/cart/hello");
         let answer = self.kubectl(&mut step, &["get", "--raw", &path]).await?;
         narrator.done(step, &[format!("cart answered: {}", answer.trim())]);
         Ok(())
@@ -366,95 +358,6 @@ impl Story<'_> {
         narrator.done(step, &[]);
         Ok(())
     }
-
-    /// Waits until a pod of the app runs with a ready sidecar, and names it.
-    async fn pod_with_sidecar(&self, app: &str) -> anyhow::Result<String> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let list = ListParams::default().labels(&format!("app={app}"));
-        within(&format!("a pod of {app} with a ready sidecar"), async || {
-            let found = pods.list(&list).await?.items.into_iter().find(has_ready_sidecar);
-            Ok(found.map(|pod| pod.name_any()))
-        })
-        .await
-    }
-
-    async fn restarts(&self, pod: &str) -> anyhow::Result<i32> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let statuses = pods
-            .get(pod)
-            .await?
-            .status
-            .and_then(|status| status.container_statuses)
-            .unwrap_or_default();
-        Ok(statuses.iter().map(|status| status.restart_count).sum())
-    }
-
-    /// Asks the sidecar for its components until they are as wanted; answers when that was, and their names.
-    async fn until_metadata(
-        &self,
-        pod: &str,
-        wanted: impl Fn(&[String]) -> bool,
-    ) -> anyhow::Result<(Instant, Vec<String>)> {
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:3501/proxy/v1.0/metadata");
-        within("the sidecar's metadata to follow", async || {
-            let text = self
-                .client
-                .request_text(http::Request::get(&path).body(Vec::new())?)
-                .await?;
-            let metadata: Value = serde_json::from_str(&text).context("the sidecar's metadata")?;
-            let mut names: Vec<String> = metadata["components"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|component| component["name"].as_str().map(str::to_owned))
-                .collect();
-            names.sort();
-            Ok(wanted(&names).then(|| (Instant::now(), names)))
-        })
-        .await
-    }
-
-    /// Waits for a line of the sidecar's log that mentions `text`, and answers it.
-    async fn until_log(&self, pod: &str, text: &str) -> anyhow::Result<String> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let params = kube::api::LogParams {
-            container: Some("daprd".to_owned()),
-            tail_lines: Some(50),
-            ..Default::default()
-        };
-        within("the sidecar to say what is wrong", async || {
-            let log = pods.logs(pod, &params).await?;
-            Ok(log.lines().rfind(|line| line.contains(text)).map(str::to_owned))
-        })
-        .await
-    }
-}
-
-fn has_ready_sidecar(pod: &Pod) -> bool {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return false;
-    }
-    let statuses = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.container_statuses.as_deref())
-        .unwrap_or_default();
-    statuses.iter().any(|status| status.name == "daprd") && statuses.iter().all(|status| status.ready)
-}
-
-/// Tries again until there is an answer.
-async fn within<T>(what: &str, mut attempt: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
-    let wait = async {
-        loop {
-            if let Some(found) = attempt().await? {
-                return Ok(found);
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, wait)
-        .await
-        .with_context(|| format!("waited {} s in vain for {what}", DEADLINE.as_secs()))?
 }
 
 /// How long a change took to reach the sidecar.

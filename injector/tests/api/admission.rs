@@ -1,12 +1,12 @@
 //! Pods created through the API server.
 
-use k8s_openapi::api::{core::v1::Pod, rbac::v1::RoleBinding};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::PostParams};
 use outrigger_injector::cluster::Cluster;
 use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
 
-use crate::support::{Injector, Registered, eventually, install, remove, turn};
+use crate::support::{Injector, Registered, eventually, grant, install, remove, turn};
 
 /// A pod's answer from the API server, with the warnings that kubectl would print.
 struct Created {
@@ -90,8 +90,11 @@ async fn pods_are_injected_and_stored() {
         json!({"name": "DAPR_TRUST_ANCHORS", "value": injector.anchors.pem()})
     );
     assert_eq!(stored["metadata"]["labels"]["dapr.io/app-id"], "myapp");
-    let token = &stored["spec"]["volumes"][0];
-    assert_eq!(token["name"], "dapr-identity-token");
+    let volumes = stored["spec"]["volumes"].as_array().unwrap();
+    let token = volumes
+        .iter()
+        .find(|volume| volume["name"] == "dapr-identity-token")
+        .unwrap();
     assert_eq!(
         token["projected"]["sources"][0]["serviceAccountToken"]["audience"],
         "spiffe://cluster.local/ns/dapr-system/dapr-sentry"
@@ -166,15 +169,10 @@ async fn people_are_told() {
         nearly.warnings
     );
 
-    let binding: RoleBinding = serde_json::from_value(json!({
-        "metadata": {"name": "runner"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
-        "subjects": [{"kind": "ServiceAccount", "namespace": "ci", "name": "runner"}],
-    }))
-    .unwrap();
-    let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), &namespace);
-    bindings.create(&PostParams::default(), &binding).await.unwrap();
-    let runner = server.client_as("system:serviceaccount:ci:runner", &["system:serviceaccounts"]);
+    let user = "system:serviceaccount:ci:runner";
+    let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]}]);
+    grant(&client, user, &rules).await;
+    let runner = server.client_as(user, &["system:serviceaccounts"]);
     let enabled = pod(
         "stranger",
         &json!({"dapr.io/enabled": "true", "dapr.io/app-id": "stranger"}),

@@ -30,16 +30,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// For every wait: only a broken test takes as long.
 const DEADLINE: Duration = Duration::from_secs(60);
-pub const CONFIGURATION: &str = "dapr-sidecar-injector";
+pub(crate) const CONFIGURATION: &str = "dapr-sidecar-injector";
 
 /// The registration is one object with a fixed name: tests that have one take turns.
-pub async fn turn() -> SemaphorePermit<'static> {
+pub(crate) async fn turn() -> SemaphorePermit<'static> {
     static TURN: Semaphore = Semaphore::const_new(1);
     TURN.acquire().await.unwrap()
 }
 
 /// Waits until `probe` has an answer.
-pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let wait = async {
         loop {
             if let Some(value) = probe().await {
@@ -55,16 +55,16 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
 }
 
 /// A certificate authority in place of sentry.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub fn anchors(&self) -> Arc<Anchors> {
+    pub(crate) fn anchors(&self) -> Arc<Anchors> {
         Arc::new(Anchors::from_pem(&self.0.pem()).unwrap())
     }
 }
@@ -88,16 +88,16 @@ impl Issuer for Authority {
 }
 
 /// A served webhook. Ends when it is dropped.
-pub struct Injector {
-    pub url: String,
-    pub anchors: Arc<Anchors>,
-    pub registry: Registry,
+pub(crate) struct Injector {
+    pub(crate) url: String,
+    pub(crate) anchors: Arc<Anchors>,
+    pub(crate) registry: Registry,
     _stop: DropGuard,
 }
 
 impl Injector {
     /// Serves as the process does, with a certificate of its own authority.
-    pub async fn start(cluster: Cluster) -> Self {
+    pub(crate) async fn start(cluster: Cluster) -> Self {
         let authority = Authority::new();
         let anchors = authority.anchors();
         let source = AnchorSource::Static(anchors.pem().to_owned());
@@ -140,15 +140,15 @@ fn environment() -> Environment {
 }
 
 /// A running registration task. Ends when it is dropped.
-pub struct Registered {
-    pub anchors: watch::Sender<Arc<Anchors>>,
-    pub health: Health,
-    pub registry: Registry,
+pub(crate) struct Registered {
+    pub(crate) anchors: watch::Sender<Arc<Anchors>>,
+    pub(crate) health: Health,
+    pub(crate) registry: Registry,
     _stop: DropGuard,
 }
 
 impl Registered {
-    pub fn start(client: &Client, anchors: Arc<Anchors>) -> Self {
+    pub(crate) fn start(client: &Client, anchors: Arc<Anchors>) -> Self {
         let (sender, receiver) = watch::channel(anchors);
         let health = Health::default();
         let registry = Registry::new();
@@ -168,7 +168,7 @@ impl Registered {
         }
     }
 
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         eventually("the registration is ready", async || {
             self.health.is_ready().then_some(())
         })
@@ -176,7 +176,7 @@ impl Registered {
     }
 
     /// Waits until the reason for not being ready has this text in it.
-    pub async fn not_ready(&self, text: &str) {
+    pub(crate) async fn not_ready(&self, text: &str) {
         eventually(text, async || {
             let missing = self.health.missing();
             missing.iter().any(|(_, reason)| reason.contains(text)).then_some(())
@@ -185,7 +185,7 @@ impl Registered {
     }
 }
 
-pub fn clients(client: &Client) -> Clients {
+pub(crate) fn clients(client: &Client) -> Clients {
     Clients {
         calls: client.clone(),
         watches: client.clone(),
@@ -193,11 +193,11 @@ pub fn clients(client: &Client) -> Clients {
 }
 
 /// The webhook's registration as the chart renders it, but with a URL, and for one namespace only.
-pub fn configuration(url: &str, namespace: &str) -> MutatingWebhookConfiguration {
+pub(crate) fn configuration(url: &str, namespace: &str) -> MutatingWebhookConfiguration {
     serde_json::from_value(rendered(url, namespace)).unwrap()
 }
 
-pub fn rendered(url: &str, namespace: &str) -> Value {
+pub(crate) fn rendered(url: &str, namespace: &str) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -216,14 +216,14 @@ pub fn rendered(url: &str, namespace: &str) -> Value {
 }
 
 /// Replaces the registration, whatever is there.
-pub async fn install(client: &Client, url: &str, namespace: &str) {
+pub(crate) async fn install(client: &Client, url: &str, namespace: &str) {
     remove(client).await;
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let object = configuration(url, namespace);
     api.create(&PostParams::default(), &object).await.unwrap();
 }
 
-pub async fn remove(client: &Client) {
+pub(crate) async fn remove(client: &Client) {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     match api.delete(CONFIGURATION, &DeleteParams::default()).await {
         Ok(_) => {}
@@ -233,14 +233,14 @@ pub async fn remove(client: &Client) {
 }
 
 /// The bundle that is registered now.
-pub async fn bundle(client: &Client) -> Option<String> {
+pub(crate) async fn bundle(client: &Client) -> Option<String> {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let object = api.get_opt(CONFIGURATION).await.unwrap()?;
     let webhook = object.webhooks?.into_iter().next()?;
     Some(String::from_utf8(webhook.client_config.ca_bundle?.0).unwrap())
 }
 
-pub async fn bundle_is(client: &Client, anchors: &Anchors) {
+pub(crate) async fn bundle_is(client: &Client, anchors: &Anchors) {
     eventually("the registered bundle is ours", async || {
         (bundle(client).await.as_deref() == Some(anchors.pem())).then_some(())
     })
@@ -248,7 +248,7 @@ pub async fn bundle_is(client: &Client, anchors: &Anchors) {
 }
 
 /// Gives a user these rules.
-pub async fn grant(client: &Client, user: &str, rules: &Value) {
+pub(crate) async fn grant(client: &Client, user: &str, rules: &Value) {
     let role: ClusterRole = serde_json::from_value(json!({"metadata": {"name": user}, "rules": rules})).unwrap();
     let binding: ClusterRoleBinding = serde_json::from_value(json!({
         "metadata": {"name": user},

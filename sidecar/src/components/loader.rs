@@ -94,10 +94,12 @@ impl Loader {
         }
     }
 
-    /// Compares with all resources of the source, and tries again what was rejected: its reason may be gone.
-    pub async fn reconcile(&mut self, components: Vec<Component>) {
+    /// Compares with all resources of the source, and tries again what was rejected: its reason may be gone. Resources that are
+    /// missing are removed only if the list is `complete`.
+    pub async fn reconcile(&mut self, components: Vec<Component>, complete: bool) {
         let before: Vec<String> = self.rejected.keys().cloned().collect();
-        let (changes, duplicates) = diff(&self.known, components);
+        let (mut changes, duplicates) = diff(&self.known, components);
+        changes.retain(|change| complete || matches!(change, Change::Put(_)));
         report_duplicates(&duplicates);
         let changed: Vec<String> = changes
             .iter()
@@ -278,11 +280,13 @@ mod tests {
         let (mut loader, components) = loader();
         let waiting = component("store", "state.in-memory", r#","metadata":[{"name":"x","secretKeyRef":{"name":"s"},"value":"%"}]"#);
         loader.start(vec![component("old", "state.in-memory", "")]).await.unwrap();
-        loader.reconcile(vec![waiting.clone(), component("new", "state.in-memory", "")]).await;
+        loader.reconcile(vec![waiting.clone(), component("new", "state.in-memory", "")], false).await;
+        assert_eq!(components.summaries().len(), 2, "an incomplete list removes nothing");
+        loader.reconcile(vec![waiting.clone(), component("new", "state.in-memory", "")], true).await;
         let names = |components: &Components| components.summaries().into_iter().map(|summary| summary.name).collect::<Vec<_>>();
         assert_eq!(names(&components), ["new"]);
         assert!(loader.rejected.contains_key("store"));
-        loader.reconcile(vec![component("store", "state.in-memory", "")]).await;
+        loader.reconcile(vec![component("store", "state.in-memory", "")], true).await;
         assert_eq!(names(&components), ["store"]);
     }
 

@@ -24,11 +24,20 @@ pub enum Error {
     Configuration { path: PathBuf, error: DecodeError },
 }
 
+/// What folders came to.
+#[derive(Debug)]
+pub struct Read {
+    pub components: Vec<Component>,
+    /// How many documents could not be read; they may be any of the components known before.
+    pub unreadable: usize,
+}
+
 /// Reads the Components of all folders that are for this application. Documents that cannot be read are logged and left out.
 ///
 /// # Errors
 /// A folder that cannot be read, or two components with one name.
-pub fn components(folders: &[PathBuf], namespace: &str, app_id: &str) -> Result<Vec<Component>, Error> {
+pub fn components(folders: &[PathBuf], namespace: &str, app_id: &str) -> Result<Read, Error> {
+    let mut unreadable = 0;
     let mut accepted: BTreeMap<String, Component> = BTreeMap::new();
     let mut order = Vec::new();
     let mut duplicates = Vec::new();
@@ -40,6 +49,7 @@ pub fn components(folders: &[PathBuf], namespace: &str, app_id: &str) -> Result<
                 Ok(None) => continue,
                 Err(error) => {
                     tracing::warn!(path = %path.display(), document = number + 1, error, "a resource cannot be read");
+                    unreadable += 1;
                     continue;
                 }
             };
@@ -60,7 +70,7 @@ pub fn components(folders: &[PathBuf], namespace: &str, app_id: &str) -> Result<
     if !duplicates.is_empty() {
         return Err(Error::Duplicates(duplicates));
     }
-    Ok(order.iter().filter_map(|name| accepted.remove(name)).collect())
+    Ok(Read { components: order.iter().filter_map(|name| accepted.remove(name)).collect(), unreadable })
 }
 
 /// Merges Configuration files in order, a later field over an earlier one. `env` expands `$NAME` and `${NAME}`.
@@ -205,9 +215,10 @@ mod tests {
         let two = format!("# first\n---\n{}---\nkind: [broken\n---\nkind: Subscription\n--- # last\n{}", store("b"), store("c"));
         let folder = folder(&[("2.yaml", &two), ("1.yml", &store("a")), ("notes.txt", "x")]);
         let read = components(&[folder.path().to_owned()], "shop", "cart").unwrap();
-        let names: Vec<_> = read.iter().map(|component| component.name.as_str()).collect();
+        assert_eq!(read.unreadable, 1);
+        let names: Vec<_> = read.components.iter().map(|component| component.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "c"]);
-        assert_eq!(read[0].spec.metadata[0].value.as_ref().unwrap().text(), "5");
+        assert_eq!(read.components[0].spec.metadata[0].value.as_ref().unwrap().text(), "5");
     }
 
     #[test]
@@ -216,7 +227,7 @@ mod tests {
         let foreign = store("b").replace("  name: b", "  name: b\n  namespace: other");
         let folder = folder(&[("1.yaml", &scoped), ("2.yaml", &foreign), ("3.yaml", &store("a"))]);
         let read = components(&[folder.path().to_owned()], "shop", "cart").unwrap();
-        assert_eq!(read.len(), 1, "a component that is not for us does not reserve its name");
+        assert_eq!(read.components.len(), 1, "a component that is not for us does not reserve its name");
     }
 
     #[test]

@@ -1,0 +1,167 @@
+//! What can be seen of apps and their sidecars from outside, and waiting for it: conditions with one generous deadline.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, LogParams},
+};
+use serde_json::Value;
+
+/// Everything that is waited for happens within seconds; this is for slow machines.
+const DEADLINE: Duration = Duration::from_secs(180);
+/// How often it is looked at.
+const POLL: Duration = Duration::from_millis(3);
+
+/// One namespace of a cluster.
+#[derive(Clone)]
+pub struct Observer {
+    pub client: Client,
+    pub namespace: String,
+}
+
+impl Observer {
+    pub fn new(client: Client, namespace: impl Into<String>) -> Self {
+        Self {
+            client,
+            namespace: namespace.into(),
+        }
+    }
+
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Waits until a pod of the app runs with a ready sidecar, and names it.
+    ///
+    /// # Errors
+    /// What was waited for in vain.
+    pub async fn pod_with_sidecar(&self, app: &str) -> anyhow::Result<String> {
+        let (pods, list) = (self.pods(), ListParams::default().labels(&format!("app={app}")));
+        within(&format!("a pod of {app} with a ready sidecar"), async || {
+            let found = pods.list(&list).await?.items.into_iter().find(has_ready_sidecar);
+            Ok(found.map(|pod| pod.name_any()))
+        })
+        .await
+    }
+
+    /// Restarts of all containers of a pod.
+    ///
+    /// # Errors
+    /// When there is no such pod.
+    pub async fn restarts(&self, pod: &str) -> anyhow::Result<i32> {
+        let statuses = self
+            .pods()
+            .get(pod)
+            .await?
+            .status
+            .and_then(|status| status.container_statuses)
+            .unwrap_or_default();
+        Ok(statuses.iter().map(|status| status.restart_count).sum())
+    }
+
+    /// Names of the components that the sidecar of a pod has loaded, sorted.
+    ///
+    /// # Errors
+    /// When the sidecar does not answer.
+    pub async fn components(&self, pod: &str) -> anyhow::Result<Vec<String>> {
+        let metadata: Value =
+            serde_json::from_str(&self.get(pod, 3501, "/v1.0/metadata").await?).context("metadata")?;
+        let listed = metadata["components"].as_array().into_iter().flatten();
+        let mut names: Vec<_> = listed
+            .filter_map(|component| component["name"].as_str().map(str::to_owned))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Waits until the sidecar's components are as wanted; answers when that was, and their names.
+    ///
+    /// # Errors
+    /// What was waited for in vain.
+    pub async fn until_components(
+        &self,
+        pod: &str,
+        wanted: impl Fn(&[String]) -> bool,
+    ) -> anyhow::Result<(Instant, Vec<String>)> {
+        within("the sidecar's metadata to follow", async || {
+            let names = self.components(pod).await?;
+            Ok(wanted(&names).then(|| (Instant::now(), names)))
+        })
+        .await
+    }
+
+    /// Waits for a line of the sidecar's log that mentions `text`, and answers it.
+    ///
+    /// # Errors
+    /// What was waited for in vain.
+    pub async fn until_log(&self, pod: &str, text: &str) -> anyhow::Result<String> {
+        let params = LogParams {
+            container: Some("daprd".to_owned()),
+            tail_lines: Some(100),
+            ..Default::default()
+        };
+        within(&format!("the sidecar to log {text:?}"), async || {
+            let log = self.pods().logs(pod, &params).await?;
+            Ok(log.lines().rfind(|line| line.contains(text)).map(str::to_owned))
+        })
+        .await
+    }
+
+    /// GET on a port of a pod, through the API server.
+    ///
+    /// # Errors
+    /// Anything but a 2xx answer.
+    pub async fn get(&self, pod: &str, port: u16, path: &str) -> anyhow::Result<String> {
+        Ok(self
+            .client
+            .request_text(http::Request::get(self.proxy(pod, port, path)).body(Vec::new())?)
+            .await?)
+    }
+
+    /// POST on a port of a pod, through the API server.
+    ///
+    /// # Errors
+    /// Anything but a 2xx answer.
+    pub async fn post(&self, pod: &str, port: u16, path: &str, body: &str) -> anyhow::Result<String> {
+        let request = http::Request::post(self.proxy(pod, port, path)).body(body.as_bytes().to_vec())?;
+        Ok(self.client.request_text(request).await?)
+    }
+
+    /// The path of a pod's port at the API server, as `kubectl get --raw` takes it.
+    pub fn proxy(&self, pod: &str, port: u16, path: &str) -> String {
+        format!("/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}", self.namespace)
+    }
+}
+
+fn has_ready_sidecar(pod: &Pod) -> bool {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_deref())
+        .unwrap_or_default();
+    statuses.iter().any(|status| status.name == "daprd") && statuses.iter().all(|status| status.ready)
+}
+
+/// Tries again until there is an answer.
+///
+/// # Errors
+/// The attempt's own failure, or what was waited for in vain.
+pub async fn within<T>(what: &str, mut attempt: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let wait = async {
+        loop {
+            if let Some(found) = attempt().await? {
+                return Ok(found);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait)
+        .await
+        .with_context(|| format!("waited {} s in vain for {what}", DEADLINE.as_secs()))?
+}

@@ -1,0 +1,217 @@
+//! The frame of every test: one install for all, a namespace of its own for each, and the state of that namespace when it
+//! fails.
+
+use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use futures::FutureExt;
+use libtest_mimic::{Failed, Trial};
+use outrigger_e2e::{Access, Cluster, cluster::Options, command, observe::Observer, release, toolchain};
+use tokio::runtime::Runtime;
+
+/// Name of the cluster that tests use; people's own is another.
+const NAME: &str = "test";
+
+/// A test's body.
+type Body = fn(World) -> Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
+/// A test by name.
+#[derive(Clone, Copy)]
+pub(crate) struct Test {
+    pub name: &'static str,
+    pub body: Body,
+}
+
+/// What a test works with.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub access: Access,
+    /// Sees the test's own namespace.
+    pub seen: Observer,
+}
+
+/// The cluster with its install.
+pub(crate) struct Frame {
+    runtime: Arc<Runtime>,
+    access: Access,
+}
+
+impl Frame {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let access = runtime.block_on(install())?;
+        Ok(Self {
+            runtime: Arc::new(runtime),
+            access,
+        })
+    }
+
+    /// Wraps a test: its own namespace before, that namespace's state on failure, removal afterwards.
+    pub(crate) fn trial(&self, test: Test) -> Trial {
+        let (runtime, access) = (self.runtime.clone(), self.access.clone());
+        Trial::test(test.name, move || {
+            runtime
+                .block_on(run(test, access))
+                .map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    }
+
+    pub(crate) fn stop(&self) -> anyhow::Result<()> {
+        if std::env::var_os("KEEP_CLUSTER").is_some() {
+            println!("export KUBECONFIG={}", self.access.kubeconfig().display());
+            return Ok(());
+        }
+        self.runtime.block_on(Cluster::down(NAME, false))?;
+        Ok(())
+    }
+}
+
+async fn install() -> anyhow::Result<Access> {
+    // What a killed run left behind.
+    Cluster::down(NAME, false).await?;
+    toolchain::build(&mut |line| println!("{line}"))?;
+    let archives = release::build().await?;
+    let options = Options {
+        name: NAME.to_owned(),
+        port: None,
+        audit: false,
+        deadline: Duration::from_secs(180),
+    };
+    let cluster = Cluster::up(&options, &mut |_| {}).await?;
+    for archive in &archives {
+        cluster.import_image(&archive.path).await?;
+    }
+    let access = cluster.access();
+    let mut helm = access.helm_command([
+        "install",
+        "dapr",
+        "charts/dapr",
+        "-n",
+        "dapr-system",
+        "--create-namespace",
+    ]);
+    helm.args(["--wait", "--timeout", "3m", "-f", "e2e/demo/values.yaml"])
+        .current_dir(release::workspace());
+    if let Err(error) = command::run(helm).await {
+        describe(&access, "dapr-system").await;
+        return Err(error).context("helm install");
+    }
+    Ok(access)
+}
+
+async fn run(test: Test, access: Access) -> anyhow::Result<()> {
+    let namespace = test.name.replace('_', "-");
+    access.kubectl(["create", "namespace", &namespace]).await?;
+    let world = World {
+        access: access.clone(),
+        seen: Observer::new(access.client().await?, &namespace),
+    };
+    // A panic must not keep the namespace, nor hide its state.
+    let result = AssertUnwindSafe((test.body)(world)).catch_unwind().await;
+    let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("the test panicked; see above")));
+    if result.is_err() {
+        for namespace in [namespace.as_str(), "dapr-system"] {
+            describe(&access, namespace).await;
+        }
+    }
+    access
+        .kubectl(["delete", "namespace", &namespace, "--wait=false"])
+        .await?;
+    result
+}
+
+/// Prints what people would look at first.
+async fn describe(access: &Access, namespace: &str) {
+    println!("---- namespace {namespace}");
+    let all = ["get", "pods,components,events", "-n", namespace, "-o", "wide"];
+    println!(
+        "{}",
+        access.kubectl(all).await.unwrap_or_else(|error| error.to_string())
+    );
+    let pods = access
+        .kubectl(["get", "pods", "-n", namespace, "-o", "name"])
+        .await
+        .unwrap_or_default();
+    for pod in pods.lines() {
+        let logs = access
+            .kubectl(["logs", "-n", namespace, pod, "--all-containers", "--tail=40"])
+            .await;
+        println!("---- {pod}\n{}", logs.unwrap_or_else(|error| error.to_string()));
+    }
+}
+
+impl World {
+    /// kubectl in the test's namespace.
+    pub(crate) async fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
+        let mut all = vec!["-n", &self.seen.namespace];
+        all.extend(args);
+        let mut command = self.access.kubectl_command(all);
+        command.current_dir(release::workspace());
+        Ok(command::run(command).await?)
+    }
+
+    /// Applies manifests to the test's namespace.
+    pub(crate) async fn apply(&self, manifests: &str) -> anyhow::Result<String> {
+        let command = self
+            .access
+            .kubectl_command(["-n", &self.seen.namespace, "apply", "-f", "-"]);
+        Ok(command::run_with_input(command, Some(manifests)).await?)
+    }
+
+    /// Deploys the sample app under an app id, and names its pod once the sidecar is ready.
+    pub(crate) async fn deploy(&self, app: &str) -> anyhow::Result<String> {
+        self.apply(&sample_app(app, "")).await?;
+        self.seen.pod_with_sidecar(app).await
+    }
+}
+
+/// A Deployment of the sample app; `annotations` are lines of YAML to add.
+pub(crate) fn sample_app(app: &str, annotations: &str) -> String {
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {app}
+spec:
+  selector:
+    matchLabels: {{app: {app}}}
+  template:
+    metadata:
+      labels: {{app: {app}}}
+      annotations:
+        dapr.io/enabled: "true"
+        dapr.io/app-id: {app}
+        dapr.io/app-port: "3000"
+        {annotations}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: app
+          image: {}/sample-app:{}
+          env: [{{name: APP_ID, value: {app}}}]
+"#,
+        release::REGISTRY,
+        release::TAG
+    )
+}
+
+/// A Component of a type, with further lines of YAML.
+pub(crate) fn component(name: &str, type_: &str, more: &str) -> String {
+    format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n  name: {name}\nspec:\n  type: {type_}\n  version: v1\n  metadata: []\n{more}\n"
+    )
+}
+
+/// Names a function as a test.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) fn tests() -> Vec<crate::frame::Test> {
+            vec![$(crate::frame::Test { name: stringify!($name), body: |context| Box::pin($name(context)) }),*]
+        }
+    };
+}
+pub(crate) use tests;

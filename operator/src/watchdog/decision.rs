@@ -1,0 +1,190 @@
+//! What is to be done about a pod. No I/O.
+
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use outrigger_core::annotations;
+use serde::Deserialize;
+
+use crate::slim::{Part, Slim};
+
+/// A pod without the injector's label.
+pub(super) type UnlabelledPod = Slim<Pod, Containers, Phase>;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Containers {
+    containers: Vec<Container>,
+    init_containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Container {
+    name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Phase {
+    phase: String,
+}
+
+impl Part for Containers {}
+impl Part for Phase {}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Decision {
+    Skip(Skip),
+    /// It has a sidecar: mark it, so that it is not looked at again.
+    Label,
+    /// It lacks its sidecar, and its owner will replace it.
+    Evict(OwnerReference),
+    /// It lacks its sidecar, and restarting it would not help.
+    Report(Report),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Skip {
+    NotAnnotated,
+    HasSidecar,
+    /// It ran to its end.
+    Finished,
+    /// It is being deleted.
+    Terminating,
+}
+
+/// Why restarting a pod would not help.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Report {
+    /// Nobody would create it anew.
+    NoController,
+    /// The injector looks for `true` only; the value that was found.
+    NeverInjected(String),
+}
+
+/// Decides about a pod that lacks the injector's label.
+pub(super) fn decide(pod: &UnlabelledPod, can_label: bool) -> Decision {
+    let Some(enabled) = pod.annotation(annotations::ENABLED).filter(|value| annotations::truthy(value)) else {
+        return Decision::Skip(Skip::NotAnnotated);
+    };
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Decision::Skip(Skip::Terminating);
+    }
+    if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
+        return Decision::Skip(Skip::Finished);
+    }
+    let mut containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    if containers.any(|container| container.name == annotations::SIDECAR_CONTAINER) {
+        return match can_label {
+            true => Decision::Label,
+            false => Decision::Skip(Skip::HasSidecar),
+        };
+    }
+    if !enabled.eq_ignore_ascii_case("true") {
+        return Decision::Report(Report::NeverInjected(enabled.to_owned()));
+    }
+    // The kubelet owns the mirrors of its static pods, which no eviction restarts.
+    match pod.controller().filter(|owner| owner.kind != "Node") {
+        Some(owner) => Decision::Evict(owner.clone()),
+        None => Decision::Report(Report::NoController),
+    }
+}
+
+impl Report {
+    /// Label of the metric.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::NoController => "no_controller",
+            Self::NeverInjected(_) => "never_injected",
+        }
+    }
+
+    pub(super) fn note(&self) -> String {
+        match self {
+            Self::NoController => {
+                "the pod has no sidecar, and no controller that would create it anew: delete and create it yourself".to_owned()
+            }
+            Self::NeverInjected(value) => format!(
+                "the pod has no sidecar: the annotation dapr.io/enabled is {value:?}, sidecars are injected for \"true\" only"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(change: impl FnOnce(&mut Value)) -> UnlabelledPod {
+        let mut pod = json!({
+            "metadata": {
+                "name": "cart-1", "namespace": "shop", "uid": "p1", "annotations": {"dapr.io/enabled": "true"},
+                "ownerReferences": [
+                    {"apiVersion": "example.com/v1", "kind": "Tenant", "name": "t", "uid": "o0"},
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "cart", "uid": "o1", "controller": true},
+                ],
+            },
+            "spec": {"containers": [{"name": "app"}]},
+            "status": {"phase": "Running"},
+        });
+        change(&mut pod);
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[test]
+    fn evicts_what_its_owner_replaces() {
+        match decide(&pod(|_| {}), true) {
+            Decision::Evict(owner) => assert_eq!(owner.uid, "o1"),
+            other => panic!("{other:?}"),
+        }
+        let waiting = pod(|pod| pod["status"] = json!({"phase": "Pending"}));
+        assert!(matches!(decide(&waiting, true), Decision::Evict(_)));
+        let shouting = pod(|pod| pod["metadata"]["annotations"]["dapr.io/enabled"] = "TRUE".into());
+        assert!(matches!(decide(&shouting, true), Decision::Evict(_)));
+    }
+
+    #[test]
+    fn leaves_alone_what_needs_nothing() {
+        for (reason, change) in [
+            (Skip::NotAnnotated, json!({"metadata": {"annotations": {"dapr.io/enabled": "false"}}})),
+            (Skip::Terminating, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})),
+            (Skip::Finished, json!({"status": {"phase": "Succeeded"}})),
+            (Skip::Finished, json!({"status": {"phase": "Failed"}})),
+        ] {
+            let pod = pod(|pod| merge(pod, &change));
+            assert_eq!(decide(&pod, true), Decision::Skip(reason));
+        }
+    }
+
+    #[test]
+    fn recognises_sidecars_wherever_they_are() {
+        for list in ["containers", "initContainers"] {
+            let pod = pod(|pod| pod["spec"][list] = json!([{"name": "daprd"}]));
+            assert_eq!(decide(&pod, true), Decision::Label);
+            assert_eq!(decide(&pod, false), Decision::Skip(Skip::HasSidecar));
+        }
+    }
+
+    #[test]
+    fn reports_what_a_restart_would_not_help() {
+        let bare = pod(|pod| pod["metadata"]["ownerReferences"] = json!([]));
+        assert_eq!(decide(&bare, true), Decision::Report(Report::NoController));
+        let mirror = pod(|pod| pod["metadata"]["ownerReferences"][1]["kind"] = "Node".into());
+        assert_eq!(decide(&mirror, true), Decision::Report(Report::NoController));
+        let yes = pod(|pod| pod["metadata"]["annotations"]["dapr.io/enabled"] = "yes".into());
+        assert_eq!(decide(&yes, true), Decision::Report(Report::NeverInjected("yes".into())));
+    }
+
+    fn merge(into: &mut Value, from: &Value) {
+        match (into, from) {
+            (Value::Object(into), Value::Object(from)) => {
+                for (key, value) in from {
+                    merge(into.entry(key).or_insert(Value::Null), value);
+                }
+            }
+            (into, from) => *into = from.clone(),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Evicting a pod. Never deletes: an eviction that is refused is refused.
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::{core::v1::Pod, policy::v1::Eviction},
+    apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions},
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use outrigger_core::annotations;
+use outrigger_process::kubernetes::watch::ObjectKey;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::FIELD_MANAGER;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How an eviction went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Evicted,
+    /// The pod is no more, or another one of its name.
+    Gone,
+    /// A disruption budget does not allow it now.
+    Budget(String),
+    Forbidden,
+    Failed(String),
+}
+
+/// Evicts exactly the pod with this uid.
+pub(super) async fn evict(client: &Client, pod: &ObjectKey, uid: &str) -> Outcome {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+    let eviction = Eviction {
+        metadata: ObjectMeta {
+            name: Some(pod.name.clone()),
+            namespace: Some(pod.namespace.clone()),
+            ..Default::default()
+        },
+        delete_options: Some(DeleteOptions {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
+            ..Default::default()
+        }),
+    };
+    let params = PostParams::default();
+    let request = api.create_subresource::<_, IgnoredAny>("eviction", &pod.name, &params, &eviction);
+    match timeout(DEADLINE, request).await {
+        Ok(Ok(_)) => Outcome::Evicted,
+        Ok(Err(kube::Error::Api(status))) => match status.code {
+            404 | 409 => Outcome::Gone,
+            429 => Outcome::Budget(status.message),
+            403 => Outcome::Forbidden,
+            _ => Outcome::Failed(status.message),
+        },
+        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Err(_) => Outcome::Failed("the API server did not answer in time".to_owned()),
+    }
+}
+
+/// Marks a pod that has a sidecar although the injector's label is missing.
+pub(super) async fn label(client: &Client, pod: &ObjectKey) -> Result<(), String> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+    let patch = Patch::Merge(json!({"metadata": {"labels": {annotations::LABEL_WATCHDOG_PATCHED: "true"}}}));
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..Default::default()
+    };
+    match timeout(DEADLINE, api.patch_metadata(&pod.name, &params, &patch)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the API server did not answer in time".to_owned()),
+    }
+}

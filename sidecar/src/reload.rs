@@ -1,0 +1,219 @@
+//! Hot reload: follows the source of resources while the sidecar serves.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use notify::{RecursiveMode, Watcher};
+use outrigger_process::health::Target;
+use outrigger_proto::operator::{ComponentUpdateEvent, ConfigurationUpdateEvent, ResourceEventType};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    components::loader::Loader,
+    resources::{
+        authorise::DenyList,
+        component::Component,
+        configuration::Configuration,
+        disk,
+        reconcile::Change,
+    },
+    stream::{
+        follow::Event,
+        operator::{Listed, Operator},
+    },
+};
+
+/// Files are read this long after the last change of one of them: editors write in several steps.
+const QUIET: Duration = Duration::from_millis(100);
+/// At start the list waits this long for the stream, so that nothing falls between the two.
+const STREAM_FIRST: Duration = Duration::from_secs(1);
+
+/// Messages of the component stream.
+pub type ComponentEvents = mpsc::Receiver<Event<ComponentUpdateEvent>>;
+/// Messages of the Configuration stream.
+pub type ConfigurationEvents = mpsc::Receiver<Event<ConfigurationUpdateEvent>>;
+
+/// Waits a moment for the stream to be open before the first list is taken. Upstream's operator does not say when it is; there a
+/// change in this moment is found by the next comparison.
+pub async fn stream_first(events: &mut ComponentEvents) {
+    if tokio::time::timeout(STREAM_FIRST, events.recv()).await.is_err() {
+        tracing::debug!("the operator has not confirmed the stream yet");
+    }
+}
+
+/// Keeps components equal to what the operator has.
+///
+/// # Errors
+/// Never today; the type is that of a task.
+pub async fn from_operator(
+    mut loader: Loader,
+    operator: Operator,
+    mut events: ComponentEvents,
+    mut deny: watch::Receiver<DenyList>,
+    every: Duration,
+    target: Target,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    target.ready();
+    let mut ticks = ticks(every);
+    loop {
+        let relist = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Ok(()) = deny.changed() => {
+                let list = deny.borrow_and_update().clone();
+                loader.set_deny(list).await;
+                false
+            }
+            _ = ticks.tick() => true,
+            Some(event) = events.recv() => match event {
+                Event::Connected => {
+                    tracing::info!("Reconnected to operator");
+                    true
+                }
+                Event::Message(message) => match change(&message) {
+                    Some(change) => {
+                        loader.apply(change).await;
+                        false
+                    }
+                    None => true,
+                },
+            },
+        };
+        if relist {
+            match operator.list_components().await {
+                Ok(listed) => reconcile(&mut loader, listed).await,
+                Err(status) => tracing::warn!(error = crate::text::status(&status), "components cannot be listed; nothing changes"),
+            }
+        }
+    }
+}
+
+async fn reconcile(loader: &mut Loader, Listed { components, unreadable }: Listed) {
+    // What cannot be read may be what serves: it stays until it can be read, or is really gone.
+    loader.reconcile(components, unreadable == 0).await;
+}
+
+/// `None` when the message cannot be used and a list has to tell what it meant.
+fn change(message: &ComponentUpdateEvent) -> Option<Change> {
+    let component = Component::from_json(&message.component)
+        .inspect_err(|error| tracing::error!(%error, "the operator sent a component that cannot be read"))
+        .ok()?;
+    match message.r#type() {
+        ResourceEventType::Created | ResourceEventType::Updated => Some(Change::Put(component)),
+        ResourceEventType::Deleted => Some(Change::Remove(component.name)),
+        ResourceEventType::Unknown => None,
+    }
+}
+
+/// Keeps components equal to the files in `folders`.
+///
+/// # Errors
+/// When a folder cannot be watched.
+pub async fn from_folders(
+    mut loader: Loader,
+    folders: Vec<PathBuf>,
+    namespace: String,
+    app_id: String,
+    every: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let (changed, mut changes) = watch::channel(());
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
+        Ok(event) if event.kind.is_access() => {}
+        _ => drop(changed.send(())),
+    })?;
+    for folder in &folders {
+        watcher
+            .watch(folder, RecursiveMode::NonRecursive)
+            .with_context(|| format!("cannot watch the resources folder {}", folder.display()))?;
+    }
+    let mut ticks = ticks(every);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+            Ok(()) = changes.changed() => {
+                while tokio::time::timeout(QUIET, changes.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
+            }
+        }
+        let (folders, namespace, app_id) = (folders.clone(), namespace.clone(), app_id.clone());
+        match tokio::task::spawn_blocking(move || disk::components(&folders, &namespace, &app_id)).await {
+            Ok(Ok(read)) => loader.reconcile(read.components, read.unreadable == 0).await,
+            Ok(Err(error)) => tracing::error!(%error, "resources cannot be read; what is loaded stays"),
+            Err(error) => tracing::error!(%error, "reading resources was interrupted"),
+        }
+    }
+}
+
+/// Follows the Configuration: the deny list at once, everything else is reported.
+///
+/// # Errors
+/// Never today; the type is that of a task.
+pub async fn configuration(
+    name: String,
+    mut current: Configuration,
+    operator: Operator,
+    mut events: ConfigurationEvents,
+    deny: watch::Sender<DenyList>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            event = events.recv() => event,
+        };
+        let next = match event {
+            None => {
+                stop.cancelled().await;
+                return Ok(());
+            }
+            Some(Event::Connected) => operator.configuration_now(&name).await,
+            Some(Event::Message(message)) if message.r#type() == ResourceEventType::Deleted => {
+                tracing::warn!(name, "the Configuration was deleted; this sidecar goes on with it until it is restarted");
+                None
+            }
+            Some(Event::Message(message)) => Configuration::from_json(&message.configuration)
+                .inspect_err(|error| tracing::error!(%error, name, "the Configuration cannot be read; what it said before stays"))
+                .ok(),
+        };
+        let Some(next) = next.filter(|next| *next != current) else { continue };
+        deny.send_if_modified(|list| {
+            let new = DenyList::new(next.denied_components());
+            let changed = *list != new;
+            *list = new;
+            changed
+        });
+        if current.needs_restart(&next) {
+            tracing::warn!(reason = "RestartRequired", name, "the Configuration has changed; parts of it apply after a restart");
+        }
+        for field in next.not_enforced().into_iter().filter(|field| !current.not_enforced().contains(field)) {
+            tracing::error!(field, name, "the Configuration restricts access in a way that this release does not enforce");
+        }
+        current = next;
+    }
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = interval_at(Instant::now() + every, every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_become_changes() {
+        let json = br#"{"metadata":{"name":"store"},"spec":{"type":"state.in-memory","version":"v1"}}"#;
+        let message = |kind: ResourceEventType, json: &'static [u8]| ComponentUpdateEvent { component: json.into(), r#type: kind.into() };
+        assert!(matches!(change(&message(ResourceEventType::Created, json)), Some(Change::Put(component)) if component.name == "store"));
+        assert_eq!(change(&message(ResourceEventType::Deleted, json)), Some(Change::Remove("store".into())));
+        assert_eq!(change(&message(ResourceEventType::Unknown, json)), None);
+        assert_eq!(change(&message(ResourceEventType::Updated, b"{")), None);
+    }
+}
