@@ -34,7 +34,10 @@ mod tests {
 
     #[test]
     fn otherwise_the_first_of_the_last_line_or_the_default() {
-        assert_eq!(from_resolv_conf("search x y\nsearch b.example a.example\n"), "a.example");
+        assert_eq!(
+            from_resolv_conf("search x y\nsearch b.example a.example\n"),
+            "a.example"
+        );
         assert_eq!(from_resolv_conf("search svc.a\n#search svc.b"), "a");
         for empty in ["", "search\n", "# search a\n", "searching a\n"] {
             assert_eq!(from_resolv_conf(empty), "cluster.local", "{empty:?}");

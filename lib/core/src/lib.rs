@@ -2,6 +2,7 @@
 
 pub mod annotations;
 pub mod app_id;
+pub mod backoff;
 pub mod cluster_domain;
 pub mod control_plane;
 pub mod duration;

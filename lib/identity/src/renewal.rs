@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use outrigger_core::backoff::{Backoff, random_fraction};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,8 @@ use crate::{
     svid::Svid,
 };
 
-/// Pause after a failed attempt for the first certificate: doubles from the first to the second, with jitter.
-const FIRST_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Pauses after failed attempts for the first certificate.
+const FIRST_RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 /// A refusal is final only after this long: the authority's cache may not know a brand-new pod yet.
 const REFUSAL_BUDGET: Duration = Duration::from_secs(60);
 /// Pause after a failed renewal.
@@ -113,7 +114,7 @@ struct Fetcher {
 impl Fetcher {
     async fn first(&self, status: &mut impl FnMut(Status)) -> Result<(), Error> {
         let started = Instant::now();
-        let mut pause = FIRST_RETRY.0;
+        let mut backoff = FIRST_RETRY;
         loop {
             match self.fetch().await {
                 Ok(svid) => {
@@ -130,8 +131,7 @@ impl Fetcher {
                     status(Status::NotReady(text));
                 }
             }
-            sleep(jitter(pause)).await;
-            pause = (pause * 2).min(FIRST_RETRY.1);
+            sleep(backoff.next_pause()).await;
         }
     }
 
@@ -200,16 +200,4 @@ fn renewal_time(svid: &Svid) -> SystemTime {
     let due = svid.renew_at();
     let left = due.duration_since(SystemTime::now()).unwrap_or_default();
     due - (left / 10).mul_f64(random_fraction())
-}
-
-/// Between half of `pause` and the whole.
-fn jitter(pause: Duration) -> Duration {
-    pause / 2 + (pause / 2).mul_f64(random_fraction())
-}
-
-fn random_fraction() -> f64 {
-    let mut bytes = [0_u8; 4];
-    // Without randomness there is no jitter, which harms nobody.
-    let _ = crate::tls::provider().secure_random.fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }

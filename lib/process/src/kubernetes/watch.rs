@@ -1,13 +1,14 @@
 //! Watches as a stream of changes. A relist is a diff: between its begin and its end nobody sees a partial or empty set, and
 //! objects whose `resourceVersion` did not change are not reported again.
 
-use std::{collections::HashMap, fmt::Debug, hash::Hash};
+use std::{collections::HashMap, fmt::Debug, hash::Hash, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use kube::{
     Api, Resource, ResourceExt,
-    runtime::{WatchStreamExt, watcher, watcher::Event},
+    runtime::{watcher, watcher::Event},
 };
+use outrigger_core::backoff::Backoff;
 use serde::de::DeserializeOwned;
 
 /// Namespace (empty for cluster-scoped objects) and name.
@@ -51,6 +52,10 @@ pub enum Change<K> {
     Forbidden,
 }
 
+/// Pauses after failures. kube's own backoff begins anew with every list that is tried, so it never grows while a kind is
+/// absent.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+
 /// Watches `api` for ever. Failures are logged, retried with backoff, and never end the stream.
 pub fn changes<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Change<K>> + Send
 where
@@ -58,38 +63,76 @@ where
     K::DynamicType: Default + Eq + Hash + Clone + Debug + Send,
 {
     let kind = K::kind(&K::DynamicType::default()).into_owned();
-    let mut differ = Differ::default();
-    watcher(api, config).default_backoff().flat_map(move |event| {
-        stream::iter(match event {
-            Ok(event) => differ.fold(event),
-            Err(error) => explain(&kind, &error).into_iter().collect(),
-        })
-    })
+    let state = (
+        Box::pin(watcher(api, config)),
+        Differ::default(),
+        PAUSES,
+        Duration::ZERO,
+        kind,
+    );
+    stream::unfold(
+        state,
+        |(mut events, mut differ, mut backoff, mut pause, kind)| async move {
+            // Here rather than where the failure is seen, so that it is reported before the pause.
+            tokio::time::sleep(std::mem::take(&mut pause)).await;
+            let changes = match events.next().await? {
+                Ok(event) => {
+                    // The beginning of a list is no success yet.
+                    if !matches!(event, Event::Init) {
+                        backoff.reset();
+                    }
+                    differ.fold(event)
+                }
+                Err(error) => {
+                    pause = backoff.next_pause();
+                    let failure = Failure::of(&error);
+                    tracing::warn!(kind, %error, retry_in_ms = pause.as_millis(), "{}", failure.message());
+                    failure.change().into_iter().collect()
+                }
+            };
+            Some((stream::iter(changes), (events, differ, backoff, pause, kind)))
+        },
+    )
+    .flatten()
 }
 
-fn explain<K>(kind: &str, error: &watcher::Error) -> Option<Change<K>> {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status),
-        watcher::Error::WatchError(status) => Some(status),
-        _ => None,
-    };
-    match status {
-        Some(status) if status.is_not_found() => {
-            tracing::warn!(kind, "the API server does not serve this kind; trying again");
-            Some(Change::Absent)
+/// What a failed watch means to those who wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    Absent,
+    Forbidden,
+    Other,
+}
+
+impl Failure {
+    fn of(error: &watcher::Error) -> Self {
+        let status = match error {
+            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
+            watcher::Error::WatchError(status) => status,
+            _ => return Self::Other,
+        };
+        // By code: a group that is not served is answered with plain text, which has no reason.
+        match status.code {
+            404 => Self::Absent,
+            403 => Self::Forbidden,
+            _ => Self::Other,
         }
-        Some(status) if status.is_forbidden() => {
-            tracing::warn!(
-                kind,
-                error = status.message,
-                "watching this kind is forbidden; trying again"
-            );
-            Some(Change::Forbidden)
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::Absent => "the API server does not serve this kind; trying again",
+            Self::Forbidden => "watching this kind is forbidden; trying again",
+            Self::Other => "watch failed; trying again",
         }
-        _ => {
-            tracing::warn!(kind, %error, "watch failed; trying again");
-            None
+    }
+
+    fn change<K>(self) -> Option<Change<K>> {
+        match self {
+            Self::Absent => Some(Change::Absent),
+            Self::Forbidden => Some(Change::Forbidden),
+            Self::Other => None,
         }
     }
 }
