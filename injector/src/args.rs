@@ -87,7 +87,12 @@ impl Args {
         privileges::refuse_root(env.skip_root_check)?;
         let kubeconfig = kubeconfig.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".kube/config")));
         let clients = client::clients(kubeconfig.as_deref(), false).await?;
-        let (identity, renewal) = Identity::new(options(&env)).context("cannot set up the identity")?;
+        let (identity, renewal) = Identity::new(options(&env)).with_context(|| {
+            format!(
+                "cannot set up the identity (DAPR_SENTRY_ADDRESS is {:?})",
+                env.sentry_address
+            )
+        })?;
 
         let health = Health::default();
         let registry = metrics::registry();

@@ -4,7 +4,7 @@
 //! The bundle is written by server-side apply with a field manager of its own. The UID of the object that was seen goes with
 //! it: an apply would otherwise create an object that somebody just deleted.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use json_patch::{AddOperation, PatchOperation, TestOperation, jsonptr::PointerBuf};
@@ -23,8 +23,12 @@ use outrigger_process::{
         watch::{Change, changes},
     },
 };
+use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{cluster::POLL, metrics::Metrics};
@@ -32,8 +36,9 @@ use crate::{cluster::POLL, metrics::Metrics};
 /// The webhook in the configuration.
 const WEBHOOK: &str = "sidecar-injector.dapr.io";
 const MANAGER: &str = "outrigger-injector";
-/// Pause after a failed write, and its upper bound.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// After this long without a write the next one is not held back.
+const QUIET: Duration = Duration::from_secs(60);
+const NO_ANCHORS: &str = "there are no trust anchors yet";
 
 /// The task that owns the registration's CA bundle.
 pub struct Registration {
@@ -66,13 +71,10 @@ impl Registration {
         let mut changes = std::pin::pin!(changes);
         let mut anchors = self.anchors.clone();
         let mut seen = Seen::NotYet;
-        let mut pause = RETRY.0;
+        let mut pace = Pace::default();
         loop {
             anchors.mark_unchanged();
-            let settled = self.settle(&seen).await;
-            if settled {
-                pause = RETRY.0;
-            }
+            let needed = self.judge(&seen);
             tokio::select! {
                 Some(change) = changes.next() => match change {
                     Change::Apply(object) => seen = Seen::Object(Box::new(object)),
@@ -82,43 +84,46 @@ impl Registration {
                     Change::Forbidden => return,
                 },
                 Ok(()) = anchors.changed() => {}
-                () = sleep(pause), if !settled => pause = (pause * 2).min(RETRY.1),
+                () = sleep_until(pace.next), if needed.is_some() => {
+                    pace.wrote(Instant::now());
+                    let params = PatchParams::apply(MANAGER).force();
+                    if let Some(object) = self.write(&params, &Patch::Apply(needed)).await {
+                        tracing::info!(object = SIDECAR_INJECTOR, "wrote the CA bundle into the webhook's registration");
+                        seen = Seen::Object(Box::new(object));
+                    }
+                }
             }
         }
     }
 
-    /// Makes the object that was seen right; `false` when a write failed and has to be repeated.
-    async fn settle(&self, seen: &Seen) -> bool {
+    /// What has to be applied to the object that was seen, if anything; reports on the rest.
+    fn judge(&self, seen: &Seen) -> Option<Value> {
         let object = match seen {
-            Seen::NotYet => return true,
+            Seen::NotYet => return None,
             Seen::Missing => {
                 self.target.not_ready(format!(
                     "there is no MutatingWebhookConfiguration {SIDECAR_INJECTOR}: pods get no sidecars until it is installed"
                 ));
-                return true;
+                return None;
             }
             Seen::Object(object) => object,
         };
         let Some(bundle) = self.bundle() else {
-            self.target.not_ready("there are no trust anchors yet");
-            return true;
+            self.target.not_ready(NO_ANCHORS);
+            return None;
         };
         match drift(object, &bundle) {
             Drift::None => {
                 self.target.ready();
-                true
+                None
             }
             Drift::NoWebhook => {
                 self.target.not_ready(format!(
                     "MutatingWebhookConfiguration {SIDECAR_INJECTOR} has no webhook {WEBHOOK}"
                 ));
-                true
+                None
             }
-            Drift::Bundle => {
-                let apply = application(object, &bundle);
-                let params = PatchParams::apply(MANAGER).force();
-                self.write(&params, &Patch::Apply(&apply)).await
-            }
+            Drift::Bundle => Some(application(object, &bundle)),
         }
     }
 
@@ -130,17 +135,25 @@ impl Registration {
             "the webhook's registration may not be watched; the CA bundle is written periodically instead"
         );
         let mut anchors = self.anchors.clone();
-        let mut pause = RETRY.0;
+        let mut failures = 0;
         loop {
             anchors.mark_unchanged();
-            pause = match self.bundle() {
+            let pause = match self.bundle() {
                 None => {
-                    self.target.not_ready("there are no trust anchors yet");
+                    self.target.not_ready(NO_ANCHORS);
                     POLL
                 }
-                Some(bundle) if self.write(&PatchParams::default(), &blind_patch(&bundle)).await => POLL,
-                Some(_) if pause < POLL => (pause * 2).min(RETRY.1),
-                Some(_) => RETRY.0,
+                Some(bundle) => match self.write(&PatchParams::default(), &blind_patch(&bundle)).await {
+                    Some(_) => {
+                        failures = 0;
+                        self.target.ready();
+                        POLL
+                    }
+                    None => {
+                        failures += 1;
+                        backoff(failures)
+                    }
+                },
             };
             tokio::select! {
                 () = sleep(pause) => {}
@@ -149,27 +162,22 @@ impl Registration {
         }
     }
 
-    async fn write<P: serde::Serialize + std::fmt::Debug>(&self, params: &PatchParams, patch: &Patch<P>) -> bool {
-        // Metadata only: the answer itself is of no interest.
+    /// The object afterwards, or `None` after a failure, which is reported.
+    async fn write<P: Serialize + Debug>(
+        &self,
+        params: &PatchParams,
+        patch: &Patch<P>,
+    ) -> Option<MutatingWebhookConfiguration> {
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.clients.calls.clone());
-        let result = api.patch_metadata(SIDECAR_INJECTOR, params, patch).await;
+        let result = api.patch(SIDECAR_INJECTOR, params, patch).await;
         self.metrics.configuration_write(result.is_ok());
-        match result {
-            Ok(_) => {
-                tracing::info!(
-                    object = SIDECAR_INJECTOR,
-                    "wrote the CA bundle into the webhook's registration"
-                );
-                self.target.ready();
-                true
-            }
-            Err(error) => {
+        result
+            .inspect_err(|error| {
                 tracing::warn!(object = SIDECAR_INJECTOR, %error, "cannot write the CA bundle into the webhook's registration");
                 self.target
                     .not_ready(format!("cannot write the CA bundle into {SIDECAR_INJECTOR}: {error}"));
-                false
-            }
-        }
+            })
+            .ok()
     }
 
     /// The trust anchors as the API server wants them.
@@ -179,6 +187,38 @@ impl Registration {
             .filter(|pem| !pem.is_empty())
             .map(|pem| ByteString(pem.as_bytes().to_vec()))
     }
+}
+
+/// Spreads writes: somebody who keeps writing another bundle (a replica that has not seen new trust anchors yet) must not
+/// make us write as fast as we can.
+#[derive(Debug)]
+struct Pace {
+    /// The earliest time of the next write.
+    next: Instant,
+    /// Writes in a row, without a quiet time between them.
+    writes: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            next: Instant::now(),
+            writes: 0,
+        }
+    }
+}
+
+impl Pace {
+    fn wrote(&mut self, now: Instant) {
+        let quiet = now > self.next + QUIET;
+        self.writes = if quiet { 1 } else { self.writes + 1 };
+        self.next = now + backoff(self.writes);
+    }
+}
+
+/// One second, then twice as long each time, up to half a minute.
+fn backoff(attempts: u32) -> Duration {
+    Duration::from_secs(1 << attempts.saturating_sub(1).min(5)).min(POLL)
 }
 
 /// How an object differs from what it should be.
@@ -214,7 +254,7 @@ fn blind_patch(bundle: &ByteString) -> Patch<()> {
 }
 
 /// Only what is ours, on exactly the object that was seen.
-fn application(object: &MutatingWebhookConfiguration, bundle: &ByteString) -> Value {
+pub fn application(object: &MutatingWebhookConfiguration, bundle: &ByteString) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -239,6 +279,22 @@ mod tests {
             webhooks: Some(vec![MutatingWebhook::default(), webhook]),
             ..MutatingWebhookConfiguration::default()
         }
+    }
+
+    #[test]
+    fn repeated_writes_slow_down_and_a_quiet_time_forgives() {
+        let mut pace = Pace::default();
+        let mut pauses = Vec::new();
+        let mut now = pace.next;
+        for _ in 0..7 {
+            pace.wrote(now);
+            pauses.push((pace.next - now).as_secs());
+            now = pace.next;
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        now = pace.next + QUIET + Duration::from_secs(1);
+        pace.wrote(now);
+        assert_eq!(pace.next - now, Duration::from_secs(1));
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! The server loop: HTTP/1.1 and HTTP/2 over any listener, with the deadlines that keep slow clients from holding resources.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use axum::{Router, serve::Listener};
 use hyper_util::{
@@ -8,7 +14,11 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::sync::Semaphore;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Semaphore,
+    time::{Sleep, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 /// A request's header has to arrive within this time.
@@ -42,7 +52,11 @@ where
             () = stop.cancelled() => break,
             accepted = accept => accepted,
         };
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(io), service.clone()).into_owned());
+        let connection = graceful.watch(
+            builder
+                .serve_connection(TokioIo::new(Prompt::new(io)), service.clone())
+                .into_owned(),
+        );
         tokio::spawn(async move {
             let _slot = slot;
             if let Err(error) = connection.await {
@@ -69,4 +83,127 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(PING_DEADLINE)
         .max_concurrent_streams(MAX_STREAMS);
     builder
+}
+
+/// A connection whose client has to say something soon: which version of HTTP it speaks is read without a deadline.
+struct Prompt<Io> {
+    io: Io,
+    /// `None` after the first bytes.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<Io> Prompt<Io> {
+    fn new(io: Io) -> Self {
+        Self {
+            io,
+            deadline: Some(Box::pin(sleep(HEADER_DEADLINE))),
+        }
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Prompt<Io> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        match &mut self.deadline {
+            Some(deadline) if read.is_pending() => {
+                ready!(deadline.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            _ => {
+                self.deadline = None;
+                read
+            }
+        }
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Prompt<Io> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    struct InMemory(mpsc::Receiver<DuplexStream>);
+
+    impl Listener for InMemory {
+        type Io = DuplexStream;
+        type Addr = ();
+
+        async fn accept(&mut self) -> (DuplexStream, ()) {
+            match self.0.recv().await {
+                Some(io) => (io, ()),
+                None => std::future::pending().await,
+            }
+        }
+
+        fn local_addr(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A served connection, and what ends the server.
+    async fn connect() -> (DuplexStream, CancellationToken, tokio::task::JoinHandle<()>) {
+        let (sender, connections) = mpsc::channel(1);
+        let (client, server) = duplex(4096);
+        sender.send(server).await.unwrap();
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", get(|| async { "hello" }));
+        let served = tokio::spawn(serve(InMemory(connections), router, stop.clone()));
+        (client, stop, served)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_and_slow_clients_are_cut_off() {
+        for sent in ["", "GET / HT", "GET / HTTP/1.1\r\nhost: a\r\n"] {
+            let (mut client, _stop, _served) = connect().await;
+            client.write_all(sent.as_bytes()).await.unwrap();
+            let start = tokio::time::Instant::now();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            assert!(!answer.starts_with(b"HTTP/1.1 200"));
+            assert!(start.elapsed() <= 2 * HEADER_DEADLINE, "{sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn stops_when_told() {
+        let (mut client, stop, served) = connect().await;
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut status = [0; 15];
+        client.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200 OK");
+        stop.cancel();
+        served.await.unwrap();
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+    }
 }

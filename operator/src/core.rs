@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use outrigger_process::{
-    health::Target,
-    kubernetes::client::Clients,
-    tasks::Tasks,
-};
+use outrigger_process::{health::Target, kubernetes::client::Clients, tasks::Tasks};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +63,13 @@ impl Core {
             caches: &caches,
         });
         let stop = tasks.stop().clone();
-        let pods = follow_pods(self.clients.watches.clone(), self.scope.clone(), self.pods.clone(), caches, stop);
+        let pods = follow_pods(
+            self.clients.watches.clone(),
+            self.scope.clone(),
+            self.pods.clone(),
+            caches,
+            stop,
+        );
         tasks.spawn("pod watch", async move {
             pods.await;
             Ok(())

@@ -29,7 +29,9 @@ impl Environment {
             Err(_) => bail!("'NAMESPACE' environment variable not set"),
         };
         let root_is_fine = std::env::var("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK").is_ok_and(|value| value == "true");
-        let user = std::fs::metadata("/proc/self").context("cannot tell the user of this process")?.uid();
+        let user = std::fs::metadata("/proc/self")
+            .context("cannot tell the user of this process")?
+            .uid();
         if user == 0 && !root_is_fine {
             bail!("current user is root: run as another user, or set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true");
         }

@@ -137,14 +137,20 @@ impl Pods {
         let Some(space) = inner.namespaces.get(namespace) else {
             return Vec::new();
         };
-        let owned = space.pods.values().filter(|pod| pod.owner.as_deref() == Some(owner_uid));
+        let owned = space
+            .pods
+            .values()
+            .filter(|pod| pod.owner.as_deref() == Some(owner_uid));
         owned.cloned().collect()
     }
 }
 
 impl Namespace {
     fn newest_configuration(&self, app: &str) -> Assigned {
-        let pods = self.pods.iter().filter(|(_, pod)| pod.app == app && pod.configuration.is_some());
+        let pods = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.app == app && pod.configuration.is_some());
         let newest = pods.max_by_key(|(name, pod)| (pod.created, *name));
         newest.and_then(|(_, pod)| pod.configuration.clone())
     }
@@ -187,7 +193,11 @@ mod tests {
     fn the_assignment_follows_the_newest_pod() {
         let pods = Pods::default();
         let mut assigned = pods.assigned("shop", "cart");
-        assert_eq!(*assigned.borrow_and_update(), None, "the stream may come before the pod");
+        assert_eq!(
+            *assigned.borrow_and_update(),
+            None,
+            "the stream may come before the pod"
+        );
 
         let annotations = json!({"dapr.io/enabled": "yes", "dapr.io/app-id": "cart", "dapr.io/config": "tracing"});
         pods.apply(&pod("a", OLD, annotations));
@@ -197,7 +207,10 @@ mod tests {
         assert_eq!(assigned.borrow_and_update().as_deref(), Some("quiet"));
         let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "cart"});
         pods.apply(&pod("c", NEW, annotations));
-        assert!(!assigned.has_changed().unwrap(), "a pod without an annotation decides nothing");
+        assert!(
+            !assigned.has_changed().unwrap(),
+            "a pod without an annotation decides nothing"
+        );
         pods.delete(&ObjectKey::new("shop", "b"));
         assert_eq!(assigned.borrow_and_update().as_deref(), Some("tracing"));
     }
@@ -207,7 +220,11 @@ mod tests {
         let pods = Pods::default();
         pods.apply(&pod("cart", OLD, json!({"dapr.io/config": "tracing"})));
         assert_eq!(*pods.assigned("shop", "cart").borrow(), None);
-        pods.apply(&pod("cart", OLD, json!({"dapr.io/config": "tracing", "dapr.io/enabled": "on"})));
+        pods.apply(&pod(
+            "cart",
+            OLD,
+            json!({"dapr.io/config": "tracing", "dapr.io/enabled": "on"}),
+        ));
         assert_eq!(pods.assigned("shop", "cart").borrow().as_deref(), Some("tracing"));
         assert_eq!(pods.of_owner("shop", "r").len(), 1);
         assert!(pods.of_owner("shop", "other").is_empty());

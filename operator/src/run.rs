@@ -100,7 +100,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         watchdog,
         trust_anchors_file,
         listen: (listen_address, port),
-        health: health.clone(),
+        targets: Targets::register(&health),
         metrics,
     };
 
@@ -130,21 +130,42 @@ struct Operator {
     trust_anchors_file: PathBuf,
     /// Address and port of the API.
     listen: (String, u16),
-    health: Health,
+    targets: Targets,
     metrics: Metrics,
+}
+
+/// What readiness needs, registered before anything is waited for.
+#[derive(Clone)]
+struct Targets {
+    configuration: Target,
+    cache: Target,
+    security_provider: Target,
+    security: Target,
+    api_server: Target,
+}
+
+impl Targets {
+    fn register(health: &Health) -> Self {
+        Self {
+            configuration: health.target("operator-configuration"),
+            cache: health.target("operator-cache"),
+            security_provider: health.target("security-provider"),
+            security: health.target("operator-security"),
+            api_server: health.target("operator-api-server"),
+        }
+    }
 }
 
 impl Operator {
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        // Registered before anything is waited for, so that readiness needs them all from the start.
-        let configured = self.health.target("operator-configuration");
-        let caches = self.health.target("operator-cache");
-        let secured = self.health.target("security-provider");
-        let own_security = self.health.target("operator-security");
-        let api_server = self.health.target("operator-api-server");
-
+        let targets = self.targets.clone();
         let namespace = &self.environment.namespace;
-        let loading = system_configuration::load(self.clients.calls.clone(), namespace, &self.config, &configured);
+        let loading = system_configuration::load(
+            self.clients.calls.clone(),
+            namespace,
+            &self.config,
+            &targets.configuration,
+        );
         let system = tokio::select! {
             system = loading => system?,
             () = stop.cancelled() => return Ok(()),
@@ -159,9 +180,18 @@ impl Operator {
         );
         let core = Arc::new(core);
         let mut tasks = Tasks::new(stop.child_token());
-        core.spawn_watches(&mut tasks, caches);
-        tasks.spawn("security provider", renew(renewal, secured, tasks.stop().clone()));
-        let serving = serve(core.clone(), identity, self.listen.clone(), (own_security, api_server), tasks.stop().clone());
+        core.spawn_watches(&mut tasks, targets.cache.clone());
+        tasks.spawn(
+            "security provider",
+            renew(renewal, targets.security_provider.clone(), tasks.stop().clone()),
+        );
+        let serving = serve(
+            core.clone(),
+            identity,
+            self.listen.clone(),
+            targets,
+            tasks.stop().clone(),
+        );
         tasks.spawn("API server", serving);
         let features = Features {
             services: self.service_reconciler.then_some(Services { mtls: system.mtls }),
@@ -228,18 +258,18 @@ async fn serve(
     core: Arc<Core>,
     identity: Identity,
     (address, port): (String, u16),
-    (secured, served): (Target, Target),
+    targets: Targets,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    secured.not_ready("waiting for the first certificate");
+    targets.security.not_ready("waiting for the first certificate");
     tokio::select! {
-        () = identity.ready() => secured.ready(),
+        () = identity.ready() => targets.security.ready(),
         () = stop.cancelled() => return Ok(()),
     }
     let tcp = http::bind(&address, port, "the API of sidecars").await?;
     let tls = identity.server_tls(ClientAuth::Required, &[b"h2"]);
     let listener = Listener::tls(tcp, tls, Limits::default()).context("API listener")?;
     tracing::info!(address = %listener.local_addr(), "serving the API of sidecars");
-    served.ready();
+    targets.api_server.ready();
     core.api(stop).serve(listener).await.context("API server")
 }

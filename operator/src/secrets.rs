@@ -64,7 +64,7 @@ pub trait Source: Send + Sync {
 pub struct Secrets {
     source: Box<dyn Source>,
     remembered: Mutex<HashMap<ObjectKey, Arc<Slot>>>,
-    payloads: Mutex<HashMap<PayloadKey, Payload>>,
+    payloads: Mutex<HashMap<(&'static str, ObjectKey), Payload>>,
     reads: IntCounterVec,
 }
 
@@ -72,14 +72,10 @@ pub struct Secrets {
 #[derive(Default)]
 struct Slot(OnceCell<(Instant, Found)>);
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct PayloadKey {
-    kind: &'static str,
-    object: ObjectKey,
-    version: Option<String>,
-}
-
+/// The last payload of an object.
 struct Payload {
+    /// The version that it was made from; kept, so that its address names no other.
+    version: Bytes,
     /// Versions of the Secrets in it; `None` for those that could not be read.
     secrets: Vec<Option<String>>,
     bytes: Bytes,
@@ -107,26 +103,26 @@ impl Secrets {
         };
         let found = self.find(namespace, &**object).await?;
         let secrets: Vec<_> = found.values().map(Found::version).collect();
-        let key = PayloadKey {
-            kind: K::KIND,
-            object: ObjectKey::new(namespace, &**version.name()),
-            version: version.resource_version().map(str::to_owned),
-        };
-        if let Some(payload) = self.payloads.lock().get(&key).filter(|payload| payload.secrets == secrets) {
+        let key = (K::KIND, ObjectKey::new(namespace, &**version.name()));
+        if let Some(payload) = self.payloads.lock().get(&key)
+            && payload.version.as_ptr() == version.payload().as_ptr()
+            && payload.secrets == secrets
+        {
             return Ok(payload.bytes.clone());
         }
         let resolved = resolve(&**object, &|name, key| lookup(&found, name, key));
         for unresolved in &resolved.unresolved {
-            tracing::debug!(kind = K::KIND, object = %key.object, %unresolved, "sent without the value of a secret");
+            tracing::debug!(kind = K::KIND, object = %key.1, %unresolved, "sent without the value of a secret");
         }
         let bytes: Bytes = match encode(&*resolved.object, true) {
             Ok(bytes) => bytes.into(),
             Err(error) => {
-                tracing::error!(object = %key.object, %error, "sent without the values of its secrets");
+                tracing::error!(object = %key.1, %error, "sent without the values of its secrets");
                 version.payload().clone()
             }
         };
         let payload = Payload {
+            version: version.payload().clone(),
             secrets,
             bytes: bytes.clone(),
             at: Instant::now(),

@@ -46,12 +46,7 @@ struct Mtls {
 ///
 /// # Errors
 /// When the object is there and cannot be used.
-pub async fn load(
-    client: Client,
-    namespace: &str,
-    name: &str,
-    health: &Target,
-) -> anyhow::Result<SystemConfiguration> {
+pub async fn load(client: Client, namespace: &str, name: &str, health: &Target) -> anyhow::Result<SystemConfiguration> {
     let resource = ApiResource::erase::<Configuration>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
     let what = format!("Configuration {namespace}/{name}");
@@ -103,7 +98,8 @@ mod tests {
 
     #[test]
     fn takes_what_is_set_and_defaults_the_rest() {
-        let full = json!({"mtls": {"enabled": false, "controlPlaneTrustDomain": "example.org", "sentryAddress": "s:1"}});
+        let full =
+            json!({"mtls": {"enabled": false, "controlPlaneTrustDomain": "example.org", "sentryAddress": "s:1"}});
         let full = read(&full).unwrap();
         assert_eq!(full.trust_domain.as_str(), "example.org");
         assert_eq!((full.sentry_address.as_str(), full.mtls), ("s:1", false));
@@ -120,6 +116,9 @@ mod tests {
     #[test]
     fn names_the_field_that_is_wrong() {
         let error = read(&json!({"mtls": {"controlPlaneTrustDomain": "Not Legal"}})).unwrap_err();
-        assert!(format!("{error:#}").contains("spec.mtls.controlPlaneTrustDomain"), "{error:#}");
+        assert!(
+            format!("{error:#}").contains("spec.mtls.controlPlaneTrustDomain"),
+            "{error:#}"
+        );
     }
 }

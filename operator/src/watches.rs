@@ -61,7 +61,10 @@ impl Caches {
         if missing.is_empty() {
             self.target.ready();
         } else {
-            let reasons: Vec<_> = missing.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
+            let reasons: Vec<_> = missing
+                .iter()
+                .map(|(name, reason)| format!("{name} ({reason})"))
+                .collect();
             self.target.not_ready(format!("waiting for {}", reasons.join(", ")));
         }
     }
@@ -229,7 +232,11 @@ mod tests {
         feed.take(configuration("1", "5s"), now);
         feed.take(configuration("2", "soon"), now);
         let kept = feed.index.get("shop", "tracing").unwrap();
-        assert!(std::str::from_utf8(kept.payload()).unwrap().contains(r#""timeout":"5s""#));
+        assert!(
+            std::str::from_utf8(kept.payload())
+                .unwrap()
+                .contains(r#""timeout":"5s""#)
+        );
         assert_eq!(feed.index.metrics().invalid_objects.get(), 1);
         feed.take(configuration("3", "6s"), now);
         assert_eq!(feed.index.metrics().invalid_objects.get(), 0);

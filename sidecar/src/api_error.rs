@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use prost::Message;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -18,7 +19,17 @@ pub struct ApiError {
     pub http: StatusCode,
     pub grpc: Code,
     /// Present where upstream answers with details over HTTP as well.
-    details: Option<Details>,
+    details: Option<Box<Details>>,
+}
+
+/// The JSON of an error.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(rename = "errorCode")]
+    error_code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Value>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -35,18 +46,34 @@ struct Details {
 
 impl ApiError {
     pub fn new(code: &'static str, http: StatusCode, grpc: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), http, grpc, details: None }
+        Self {
+            code,
+            message: message.into(),
+            http,
+            grpc,
+            details: None,
+        }
     }
 
     /// A building block that this release does not have.
     pub fn not_built(what: &str) -> Self {
         let message = format!("this API is currently not implemented: {what}");
-        Self::new("ERR_API_UNIMPLEMENTED", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented, message)
+        Self::new(
+            "ERR_API_UNIMPLEMENTED",
+            StatusCode::NOT_IMPLEMENTED,
+            Code::Unimplemented,
+            message,
+        )
     }
 
     /// A body that cannot be read as what it should be.
     pub fn malformed(message: impl Into<String>) -> Self {
-        Self::new("ERR_MALFORMED_REQUEST", StatusCode::BAD_REQUEST, Code::InvalidArgument, message)
+        Self::new(
+            "ERR_MALFORMED_REQUEST",
+            StatusCode::BAD_REQUEST,
+            Code::InvalidArgument,
+            message,
+        )
     }
 
     /// Adds details, also over HTTP.
@@ -58,7 +85,10 @@ impl ApiError {
 
     #[must_use]
     pub fn with_metadata(mut self, key: &str, value: &str) -> Self {
-        self.details.get_or_insert_default().metadata.insert(key.to_owned(), value.to_owned());
+        self.details
+            .get_or_insert_default()
+            .metadata
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -75,40 +105,68 @@ impl ApiError {
     }
 
     /// The body over HTTP.
-    pub fn json(&self) -> Value {
-        let mut body = json!({"errorCode": self.code, "message": self.message});
-        if let Some(details) = &self.details {
-            body["details"] = details.json();
-        }
-        body
+    pub fn json(&self) -> String {
+        let details = self.details.as_ref().map(|details| details.json());
+        let body = Body {
+            error_code: self.code,
+            message: &self.message,
+            details,
+        };
+        // Strings and numbers can always be written.
+        serde_json::to_string(&body).unwrap_or_default()
     }
 
     /// The status over gRPC, with an ErrorInfo.
     pub fn status(&self) -> Status {
         let default = Details::default();
-        let details = self.details.as_ref().unwrap_or(&default);
+        let details = self.details.as_deref().unwrap_or(&default);
         let info = ErrorInfo {
-            reason: if details.reason.is_empty() { self.code } else { details.reason }.to_owned(),
+            reason: if details.reason.is_empty() {
+                self.code
+            } else {
+                details.reason
+            }
+            .to_owned(),
             domain: DOMAIN.to_owned(),
             metadata: details.metadata.clone().into_iter().collect(),
         };
         let mut any = vec![pack("ErrorInfo", &info)];
         if let Some((kind, name)) = &details.resource {
-            let resource = ResourceInfo { resource_type: (*kind).to_owned(), resource_name: name.clone(), ..ResourceInfo::default() };
+            let resource = ResourceInfo {
+                resource_type: (*kind).to_owned(),
+                resource_name: name.clone(),
+                ..ResourceInfo::default()
+            };
             any.push(pack("ResourceInfo", &resource));
         }
         if let Some((field, description)) = &details.violation {
-            let violation = FieldViolation { field: field.clone(), description: description.clone() };
-            any.push(pack("BadRequest", &BadRequest { field_violations: vec![violation] }));
+            let violation = FieldViolation {
+                field: field.clone(),
+                description: description.clone(),
+            };
+            any.push(pack(
+                "BadRequest",
+                &BadRequest {
+                    field_violations: vec![violation],
+                },
+            ));
         }
-        let whole = RpcStatus { code: self.grpc.into(), message: self.message.clone(), details: any };
+        let whole = RpcStatus {
+            code: self.grpc.into(),
+            message: self.message.clone(),
+            details: any,
+        };
         Status::with_details(self.grpc, self.message.clone(), whole.encode_to_vec().into())
     }
 }
 
 impl Details {
     fn json(&self) -> Value {
-        let metadata = if self.metadata.is_empty() { Value::Null } else { json!(self.metadata) };
+        let metadata = if self.metadata.is_empty() {
+            Value::Null
+        } else {
+            json!(self.metadata)
+        };
         let mut list = vec![json!({
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
             "reason": self.reason, "domain": DOMAIN, "metadata": metadata,
@@ -131,7 +189,7 @@ impl Details {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.http, [(header::CONTENT_TYPE, "application/json")], self.json().to_string()).into_response()
+        (self.http, [(header::CONTENT_TYPE, "application/json")], self.json()).into_response()
     }
 }
 
@@ -190,7 +248,10 @@ struct FieldViolation {
 }
 
 fn pack(name: &str, message: &impl Message) -> prost_types::Any {
-    prost_types::Any { type_url: format!("type.googleapis.com/google.rpc.{name}"), value: message.encode_to_vec() }
+    prost_types::Any {
+        type_url: format!("type.googleapis.com/google.rpc.{name}"),
+        value: message.encode_to_vec(),
+    }
 }
 
 #[cfg(test)]
@@ -200,16 +261,24 @@ mod tests {
     #[test]
     fn simple_errors_have_two_members() {
         let error = ApiError::malformed("failed deserializing HTTP body: x");
-        assert_eq!(error.json().to_string(), r#"{"errorCode":"ERR_MALFORMED_REQUEST","message":"failed deserializing HTTP body: x"}"#);
+        assert_eq!(
+            error.json(),
+            r#"{"errorCode":"ERR_MALFORMED_REQUEST","message":"failed deserializing HTTP body: x"}"#
+        );
     }
 
     #[test]
     fn rich_errors_carry_the_same_details_both_ways() {
-        let error = ApiError::new("ERR_STATE_STORE_NOT_FOUND", StatusCode::BAD_REQUEST, Code::InvalidArgument, "state store x is not found")
-            .with_reason("DAPR_STATE_NOT_FOUND")
-            .with_metadata("appID", "cart")
-            .with_resource("state", "x");
-        let json = error.json();
+        let error = ApiError::new(
+            "ERR_STATE_STORE_NOT_FOUND",
+            StatusCode::BAD_REQUEST,
+            Code::InvalidArgument,
+            "state store x is not found",
+        )
+        .with_reason("DAPR_STATE_NOT_FOUND")
+        .with_metadata("appID", "cart")
+        .with_resource("state", "x");
+        let json: Value = serde_json::from_str(&error.json()).unwrap();
         assert_eq!(json["details"][0]["reason"], "DAPR_STATE_NOT_FOUND");
         assert_eq!(json["details"][0]["metadata"]["appID"], "cart");
         assert_eq!(json["details"][1]["resource_name"], "x");
@@ -217,13 +286,19 @@ mod tests {
         let whole = RpcStatus::decode(status.details()).unwrap();
         assert_eq!((whole.code, whole.details.len()), (3, 2));
         let info = ErrorInfo::decode(whole.details[0].value.as_slice()).unwrap();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("DAPR_STATE_NOT_FOUND", "dapr.io"));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("DAPR_STATE_NOT_FOUND", "dapr.io")
+        );
     }
 
     #[test]
     fn over_grpc_the_code_stands_in_for_a_reason() {
         let status = ApiError::malformed("x").status();
         let whole = RpcStatus::decode(status.details()).unwrap();
-        assert_eq!(ErrorInfo::decode(whole.details[0].value.as_slice()).unwrap().reason, "ERR_MALFORMED_REQUEST");
+        assert_eq!(
+            ErrorInfo::decode(whole.details[0].value.as_slice()).unwrap().reason,
+            "ERR_MALFORMED_REQUEST"
+        );
     }
 }

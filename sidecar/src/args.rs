@@ -78,10 +78,20 @@ pub struct Args {
     #[arg(long, default_value = "")]
     pub sentry_address: String,
     /// Trust domain of the control plane.
-    #[arg(long, env = "DAPR_CONTROLPLANE_TRUST_DOMAIN", hide_env_values = true, default_value = "localhost")]
+    #[arg(
+        long,
+        env = "DAPR_CONTROLPLANE_TRUST_DOMAIN",
+        hide_env_values = true,
+        default_value = "localhost"
+    )]
     pub control_plane_trust_domain: String,
     /// Namespace of the control plane.
-    #[arg(long, env = "DAPR_CONTROLPLANE_NAMESPACE", hide_env_values = true, default_value = "default")]
+    #[arg(
+        long,
+        env = "DAPR_CONTROLPLANE_NAMESPACE",
+        hide_env_values = true,
+        default_value = "default"
+    )]
     pub control_plane_namespace: String,
     /// Audiences of the tokens requested with the certificate.
     #[arg(long, value_delimiter = ',')]
@@ -98,7 +108,12 @@ pub struct Args {
     #[arg(long, default_value = "", hide = true)]
     pub reminders_service: String,
     /// Addresses of the scheduler.
-    #[arg(long, env = "DAPR_SCHEDULER_HOST_ADDRESS_DNS_A", hide_env_values = true, value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "DAPR_SCHEDULER_HOST_ADDRESS_DNS_A",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
     pub scheduler_host_address: Vec<String>,
     /// Streams to each scheduler.
     #[arg(long, default_value_t = 3)]

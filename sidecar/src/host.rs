@@ -35,7 +35,11 @@ pub fn stable_port(app_id: &str) -> u16 {
     let range = u64::from(u16::MAX) - FIRST_PORT;
     let port = u16::try_from(FIRST_PORT + hasher.finish() % range).unwrap_or_default();
     // 0 lets the kernel choose.
-    if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() { port } else { 0 }
+    if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        port
+    } else {
+        0
+    }
 }
 
 /// Effective user id.

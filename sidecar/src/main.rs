@@ -1,1 +1,5 @@
-fn main(){}
+//! Binary `daprd`.
+
+fn main() -> std::process::ExitCode {
+    outrigger_sidecar::run()
+}

@@ -89,7 +89,11 @@ impl Metadata {
         let extended = BTreeMap::from([(RUNTIME_VERSION.to_owned(), outrigger_process::VERSION.to_owned())]);
         let app = app.map(AppConnection::new);
         Self {
-            fixed: Arc::new(Fixed { app_id: app_id.to_owned(), features: RwLock::default(), app }),
+            fixed: Arc::new(Fixed {
+                app_id: app_id.to_owned(),
+                features: RwLock::default(),
+                app,
+            }),
             extended: Arc::new(RwLock::new(extended)),
             components,
         }
@@ -121,7 +125,10 @@ impl Metadata {
             components: self.components.summaries(),
             extended: self.extended.read().clone(),
             app_connection_properties: self.fixed.app.clone(),
-            actor_runtime: ActorRuntime { runtime_status: "DISABLED", host_ready: false },
+            actor_runtime: ActorRuntime {
+                runtime_status: "DISABLED",
+                host_ready: false,
+            },
         }
     }
 }
@@ -214,7 +221,12 @@ mod tests {
 
     #[test]
     fn shows_the_connection_to_the_application_and_attributes() {
-        let probe = Probe { path: "/ok".into(), interval: Duration::from_secs(5), timeout: Duration::from_millis(500), threshold: 3 };
+        let probe = Probe {
+            path: "/ok".into(),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_millis(500),
+            threshold: 3,
+        };
         let app = App {
             host: "127.0.0.1".into(),
             port: 8080,

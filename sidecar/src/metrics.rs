@@ -6,8 +6,8 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 /// Milliseconds.
 const LATENCY_BUCKETS: [f64; 34] = [
-    1., 2., 3., 4., 5., 6., 8., 10., 13., 16., 20., 25., 30., 40., 50., 65., 80., 100., 130., 160., 200., 250., 300., 400., 500.,
-    650., 800., 1000., 2000., 5000., 10_000., 20_000., 50_000., 100_000.,
+    1., 2., 3., 4., 5., 6., 8., 10., 13., 16., 20., 25., 30., 40., 50., 65., 80., 100., 130., 160., 200., 250., 300.,
+    400., 500., 650., 800., 1000., 2000., 5000., 10_000., 20_000., 50_000., 100_000.,
 ];
 
 /// Counters and histograms; clones share them.
@@ -38,7 +38,9 @@ impl Metrics {
             Ok::<_, prometheus::Error>(counter)
         };
         let histogram = |name: &str, help: &str, labels: &[&str]| {
-            let options = HistogramOpts::new(name, help).const_label("app_id", app_id).buckets(LATENCY_BUCKETS.to_vec());
+            let options = HistogramOpts::new(name, help)
+                .const_label("app_id", app_id)
+                .buckets(LATENCY_BUCKETS.to_vec());
             let histogram = HistogramVec::new(options, labels)?;
             registry.register(Box::new(histogram.clone()))?;
             Ok::<_, prometheus::Error>(histogram)
@@ -48,18 +50,34 @@ impl Metrics {
         let grpc = ["grpc_server_method", "grpc_server_status"];
         Ok(Self {
             namespace: namespace.to_owned(),
-            component_init: counter("dapr_runtime_component_init_total", "Components that were built.", &["component"])?,
+            component_init: counter(
+                "dapr_runtime_component_init_total",
+                "Components that were built.",
+                &["component"],
+            )?,
             component_init_failed: counter(
                 "dapr_runtime_component_init_fail_total",
                 "Components that could not be built.",
                 &["component", "reason", "componentName"],
             )?,
             state_count: counter("dapr_component_state_count", "Operations on state stores.", &operation)?,
-            state_latency: histogram("dapr_component_state_latencies", "Time of operations on state stores, in ms.", &operation)?,
+            state_latency: histogram(
+                "dapr_component_state_latencies",
+                "Time of operations on state stores, in ms.",
+                &operation,
+            )?,
             http_count: counter("dapr_http_server_request_count", "Requests to the HTTP API.", &http)?,
-            http_latency: histogram("dapr_http_server_latency", "Time of requests to the HTTP API, in ms.", &http)?,
+            http_latency: histogram(
+                "dapr_http_server_latency",
+                "Time of requests to the HTTP API, in ms.",
+                &http,
+            )?,
             grpc_count: counter("dapr_grpc_io_server_completed_rpcs", "Calls of the gRPC API.", &grpc)?,
-            grpc_latency: histogram("dapr_grpc_io_server_server_latency", "Time of calls of the gRPC API, in ms.", &grpc)?,
+            grpc_latency: histogram(
+                "dapr_grpc_io_server_server_latency",
+                "Time of calls of the gRPC API, in ms.",
+                &grpc,
+            )?,
             invocation_sent: counter(
                 "dapr_runtime_service_invocation_req_sent_total",
                 "Calls to other applications.",
@@ -78,13 +96,22 @@ impl Metrics {
     }
 
     pub fn component_failed(&self, kind: &str, reason: &str, name: &str) {
-        self.component_init_failed.with_label_values(&[kind, reason, name]).inc();
+        self.component_init_failed
+            .with_label_values(&[kind, reason, name])
+            .inc();
     }
 
     pub fn state(&self, store: &str, operation: &str, success: bool, took: Duration) {
-        let labels = [store, self.namespace.as_str(), operation, if success { "true" } else { "false" }];
+        let labels = [
+            store,
+            self.namespace.as_str(),
+            operation,
+            if success { "true" } else { "false" },
+        ];
         self.state_count.with_label_values(&labels).inc();
-        self.state_latency.with_label_values(&labels).observe(milliseconds(took));
+        self.state_latency
+            .with_label_values(&labels)
+            .observe(milliseconds(took));
     }
 
     pub fn http(&self, method: &str, path: &str, status: u16, took: Duration) {
@@ -96,11 +123,15 @@ impl Metrics {
 
     pub fn grpc(&self, method: &str, status: &str, took: Duration) {
         self.grpc_count.with_label_values(&[method, status]).inc();
-        self.grpc_latency.with_label_values(&[method, status]).observe(milliseconds(took));
+        self.grpc_latency
+            .with_label_values(&[method, status])
+            .observe(milliseconds(took));
     }
 
     pub fn invocation_sent(&self, app: &str, streaming: bool) {
-        self.invocation_sent.with_label_values(&[app, if streaming { "streaming" } else { "unary" }]).inc();
+        self.invocation_sent
+            .with_label_values(&[app, if streaming { "streaming" } else { "unary" }])
+            .inc();
     }
 
     pub fn invocation_received(&self, app: &str) {

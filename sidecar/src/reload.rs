@@ -14,13 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     components::loader::Loader,
-    resources::{
-        authorise::DenyList,
-        component::Component,
-        configuration::Configuration,
-        disk,
-        reconcile::Change,
-    },
+    resources::{authorise::DenyList, component::Component, configuration::Configuration, disk, reconcile::Change},
     stream::{
         follow::Event,
         operator::{Listed, Operator},
@@ -86,7 +80,10 @@ pub async fn from_operator(
         if relist {
             match operator.list_components().await {
                 Ok(listed) => reconcile(&mut loader, listed).await,
-                Err(status) => tracing::warn!(error = crate::text::status(&status), "components cannot be listed; nothing changes"),
+                Err(status) => tracing::warn!(
+                    error = crate::text::status(&status),
+                    "components cannot be listed; nothing changes"
+                ),
             }
         }
     }
@@ -180,7 +177,9 @@ pub async fn configuration(
                 .inspect_err(|error| tracing::error!(%error, name, "the Configuration cannot be read; what it said before stays"))
                 .ok(),
         };
-        let Some(next) = next.filter(|next| *next != current) else { continue };
+        let Some(next) = next.filter(|next| *next != current) else {
+            continue;
+        };
         deny.send_if_modified(|list| {
             let new = DenyList::new(next.denied_components());
             let changed = *list != new;
@@ -188,10 +187,22 @@ pub async fn configuration(
             changed
         });
         if current.needs_restart(&next) {
-            tracing::warn!(reason = "RestartRequired", name, "the Configuration has changed; parts of it apply after a restart");
+            tracing::warn!(
+                reason = "RestartRequired",
+                name,
+                "the Configuration has changed; parts of it apply after a restart"
+            );
         }
-        for field in next.not_enforced().into_iter().filter(|field| !current.not_enforced().contains(field)) {
-            tracing::error!(field, name, "the Configuration restricts access in a way that this release does not enforce");
+        for field in next
+            .not_enforced()
+            .into_iter()
+            .filter(|field| !current.not_enforced().contains(field))
+        {
+            tracing::error!(
+                field,
+                name,
+                "the Configuration restricts access in a way that this release does not enforce"
+            );
         }
         current = next;
     }
@@ -210,9 +221,17 @@ mod tests {
     #[test]
     fn messages_become_changes() {
         let json = br#"{"metadata":{"name":"store"},"spec":{"type":"state.in-memory","version":"v1"}}"#;
-        let message = |kind: ResourceEventType, json: &'static [u8]| ComponentUpdateEvent { component: json.into(), r#type: kind.into() };
-        assert!(matches!(change(&message(ResourceEventType::Created, json)), Some(Change::Put(component)) if component.name == "store"));
-        assert_eq!(change(&message(ResourceEventType::Deleted, json)), Some(Change::Remove("store".into())));
+        let message = |kind: ResourceEventType, json: &'static [u8]| ComponentUpdateEvent {
+            component: json.into(),
+            r#type: kind.into(),
+        };
+        assert!(
+            matches!(change(&message(ResourceEventType::Created, json)), Some(Change::Put(component)) if component.name == "store")
+        );
+        assert_eq!(
+            change(&message(ResourceEventType::Deleted, json)),
+            Some(Change::Remove("store".into()))
+        );
         assert_eq!(change(&message(ResourceEventType::Unknown, json)), None);
         assert_eq!(change(&message(ResourceEventType::Updated, b"{")), None);
     }

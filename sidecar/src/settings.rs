@@ -21,7 +21,11 @@ pub enum Error {
     #[error("parameter app-id cannot contain a dot: {0:?}")]
     AppIdDot(String),
     #[error("invalid value for '--{flag}': {found:?} (expected {expected})")]
-    Value { flag: &'static str, found: String, expected: String },
+    Value {
+        flag: &'static str,
+        found: String,
+        expected: String,
+    },
     #[error("the '{flag}' argument value {port} conflicts with 'app-port'")]
     PortConflict { flag: &'static str, port: u16 },
     #[error("'--{0}' is required in Kubernetes mode")]
@@ -115,7 +119,6 @@ pub struct Settings {
     pub socket_folder: Option<PathBuf>,
     pub max_body: usize,
     pub max_header: usize,
-    pub allowed_origins: String,
     /// `None` leaves it to the Configuration.
     pub api_logging: Option<bool>,
     /// Callers of the API have to present it.
@@ -178,7 +181,11 @@ impl Settings {
         });
         if let Some(identity) = &identity {
             if identity.anchors.is_none() && identity.anchors_file.is_none() {
-                let when = if args.enable_mtls { "with --enable-mtls" } else { "in Kubernetes mode" };
+                let when = if args.enable_mtls {
+                    "with --enable-mtls"
+                } else {
+                    "in Kubernetes mode"
+                };
                 return Err(Error::NoTrustAnchors(when));
             }
             if args.sentry_address.is_empty() {
@@ -186,7 +193,13 @@ impl Settings {
             }
             TrustDomain::new(&args.control_plane_trust_domain)
                 .and_then(|domain| SpiffeId::new(domain, &args.control_plane_namespace, &args.app_id))
-                .map_err(|error| value("control-plane-trust-domain", &args.control_plane_trust_domain, &error.to_string()))?;
+                .map_err(|error| {
+                    value(
+                        "control-plane-trust-domain",
+                        &args.control_plane_trust_domain,
+                        &error.to_string(),
+                    )
+                })?;
         }
         if mode == Mode::Kubernetes && args.control_plane_address.is_empty() {
             return Err(Error::Required("control-plane-address"));
@@ -209,17 +222,37 @@ impl Settings {
             listen: args.dapr_listen_addresses.split(',').map(unbracketed).collect(),
             public: match args.dapr_public_port.as_str() {
                 "" => None,
-                text => Some((unbracketed(&args.dapr_public_listen_address), port("dapr-public-port", text)?)),
+                text => Some((
+                    unbracketed(&args.dapr_public_listen_address),
+                    port("dapr-public-port", text)?,
+                )),
             },
-            socket_folder: Some(args.unix_domain_socket.trim()).filter(|path| !path.is_empty()).map(PathBuf::from),
-            max_body: size("max-body-size", args.max_body_size.as_deref(), args.dapr_http_max_request_size, 1 << 20, DEFAULT_BODY)?,
-            max_header: size("read-buffer-size", args.read_buffer_size.as_deref(), args.dapr_http_read_buffer_size, 1 << 10, DEFAULT_HEADER)?,
-            allowed_origins: args.allowed_origins.clone(),
+            socket_folder: Some(args.unix_domain_socket.trim())
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            max_body: size(
+                "max-body-size",
+                args.max_body_size.as_deref(),
+                args.dapr_http_max_request_size,
+                1 << 20,
+                DEFAULT_BODY,
+            )?,
+            max_header: size(
+                "read-buffer-size",
+                args.read_buffer_size.as_deref(),
+                args.dapr_http_read_buffer_size,
+                1 << 10,
+                DEFAULT_HEADER,
+            )?,
             api_logging: args.enable_api_logging,
             api_token: set("DAPR_API_TOKEN"),
             resources: resources.into_iter().map(PathBuf::from).collect(),
             config: non_empty(&args.config),
-            reconcile: if reconcile.is_zero() { DEFAULT_RECONCILE } else { reconcile },
+            reconcile: if reconcile.is_zero() {
+                DEFAULT_RECONCILE
+            } else {
+                reconcile
+            },
             env_keys: env("DAPR_ENV_KEYS").map(|keys| keys.split(' ').map(str::to_owned).collect()),
             operator: args.control_plane_address.clone(),
             sentry: args.sentry_address.clone(),
@@ -252,7 +285,13 @@ fn app(args: &Args, token: Option<String>) -> Result<Option<App>, Error> {
         ("h2c", _) => Protocol::H2c,
         ("grpc", false) => Protocol::Grpc,
         ("grpc", true) | ("grpcs", _) => Protocol::Grpcs,
-        _ => return Err(value("app-protocol", &args.app_protocol, "http, https, h2c, grpc or grpcs")),
+        _ => {
+            return Err(value(
+                "app-protocol",
+                &args.app_protocol,
+                "http, https, h2c, grpc or grpcs",
+            ));
+        }
     };
     let probe = probe(args)?;
     let port = optional_port("app-port", &args.app_port)?;
@@ -275,7 +314,10 @@ fn probe(args: &Args) -> Result<Option<Probe>, Error> {
         path: args.app_health_check_path.clone(),
         interval: Duration::from_secs(positive(args.app_health_probe_interval, 5)),
         timeout: Duration::from_millis(positive(args.app_health_probe_timeout, 500)),
-        threshold: u32::try_from(args.app_health_threshold).ok().filter(|n| *n > 0).unwrap_or(3),
+        threshold: u32::try_from(args.app_health_threshold)
+            .ok()
+            .filter(|n| *n > 0)
+            .unwrap_or(3),
     };
     if probe.timeout >= probe.interval {
         return Err(Error::ProbeTimeout);
@@ -289,7 +331,11 @@ fn check_unused(args: &Args) -> Result<(), Error> {
         return Err(value("scheduler-job-streams", "0", "at least 1"));
     }
     if args.actors_disseminate_timeout.nanos() <= 0 {
-        return Err(value("actors-disseminate-timeout", &args.actors_disseminate_timeout.to_string(), "a positive duration"));
+        return Err(value(
+            "actors-disseminate-timeout",
+            &args.actors_disseminate_timeout.to_string(),
+            "a positive duration",
+        ));
     }
     for endpoint in &args.disable_init_endpoints {
         let name = endpoint.trim();
@@ -301,7 +347,11 @@ fn check_unused(args: &Args) -> Result<(), Error> {
 }
 
 fn value(flag: &'static str, found: &str, expected: &str) -> Error {
-    Error::Value { flag, found: found.to_owned(), expected: expected.to_owned() }
+    Error::Value {
+        flag,
+        found: found.to_owned(),
+        expected: expected.to_owned(),
+    }
 }
 
 fn port(flag: &'static str, text: &str) -> Result<u16, Error> {
@@ -318,11 +368,21 @@ fn unbracketed(address: &str) -> String {
 }
 
 fn non_empty(list: &[String]) -> Vec<String> {
-    list.iter().map(|item| item.trim()).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    list.iter()
+        .map(|item| item.trim())
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The quantity wins over the deprecated number; -1 stands for the default in both.
-fn size(flag: &'static str, quantity: Option<&str>, number: Option<i64>, unit: i64, default: usize) -> Result<usize, Error> {
+fn size(
+    flag: &'static str,
+    quantity: Option<&str>,
+    number: Option<i64>,
+    unit: i64,
+    default: usize,
+) -> Result<usize, Error> {
     let bytes = match (quantity, number) {
         (Some(text), _) => quantity::bytes(text).map_err(|error| value(flag, text, &error))?,
         (None, Some(-1) | None) => return Ok(default),
@@ -330,7 +390,10 @@ fn size(flag: &'static str, quantity: Option<&str>, number: Option<i64>, unit: i
     };
     match bytes {
         -1 => Ok(default),
-        bytes => usize::try_from(bytes).ok().filter(|n| *n > 0).ok_or_else(|| value(flag, &bytes.to_string(), "a positive size")),
+        bytes => usize::try_from(bytes)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| value(flag, &bytes.to_string(), "a positive size")),
     }
 }
 
@@ -348,32 +411,106 @@ mod tests {
     use super::*;
 
     fn settings(words: &[&str], env: &[(&str, &str)]) -> Result<Settings, Error> {
-        let words = std::iter::once("daprd").chain(words.iter().copied()).map(OsString::from);
+        let words = std::iter::once("daprd")
+            .chain(words.iter().copied())
+            .map(OsString::from);
         let args: Args = flags::parse(Style::Pflag, words).unwrap();
-        Settings::new(&args, |name| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        Settings::new(&args, |name| {
+            env.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
     }
 
     /// The arguments that injection passes, with every optional one.
     const INJECTED: &[&str] = &[
-        "--dapr-http-port", "3500", "--dapr-grpc-port", "50001", "--dapr-internal-grpc-port", "50002",
-        "--dapr-listen-addresses", "[::1],127.0.0.1", "--dapr-public-port", "3501", "--app-id", "cart",
-        "--app-protocol", "", "--log-level", "info", "--dapr-graceful-shutdown-seconds", "-1", "--mode", "kubernetes",
-        "--control-plane-address", "dapr-api.dapr-system.svc.cluster.local:443",
-        "--sentry-address", "dapr-sentry.dapr-system.svc.cluster.local:443", "--app-port", "8080", "--enable-metrics",
-        "--metrics-port", "9090", "--config", "tracing", "--app-channel-address", "127.0.0.1",
-        "--placement-host-address", "dapr-placement-server:50005", "--sentry-request-jwt-audiences", "a,b",
-        "--enable-api-logging=false", "--disable-builtin-k8s-secret-store", "--enable-app-health-check",
-        "--app-health-check-path", "/ok", "--app-health-probe-interval", "3", "--app-health-probe-timeout", "100",
-        "--app-health-threshold", "1", "--app-binding-options-timeout", "3s", "--log-as-json", "--enable-profiling",
-        "--enable-mtls", "--app-ssl", "--app-max-concurrency", "7", "--dapr-http-max-request-size", "8",
-        "--max-body-size", "2Mi", "--dapr-http-read-buffer-size", "16", "--read-buffer-size", "8Ki",
-        "--unix-domain-socket", "/var/run/dapr-sockets", "--dapr-block-shutdown-duration", "10s",
-        "--actors-disseminate-timeout", "1m", "--scheduler-host-address", "", "--disable-init-endpoints", "Config, subscribe",
+        "--dapr-http-port",
+        "3500",
+        "--dapr-grpc-port",
+        "50001",
+        "--dapr-internal-grpc-port",
+        "50002",
+        "--dapr-listen-addresses",
+        "[::1],127.0.0.1",
+        "--dapr-public-port",
+        "3501",
+        "--app-id",
+        "cart",
+        "--app-protocol",
+        "",
+        "--log-level",
+        "info",
+        "--dapr-graceful-shutdown-seconds",
+        "-1",
+        "--mode",
+        "kubernetes",
+        "--control-plane-address",
+        "dapr-api.dapr-system.svc.cluster.local:443",
+        "--sentry-address",
+        "dapr-sentry.dapr-system.svc.cluster.local:443",
+        "--app-port",
+        "8080",
+        "--enable-metrics",
+        "--metrics-port",
+        "9090",
+        "--config",
+        "tracing",
+        "--app-channel-address",
+        "127.0.0.1",
+        "--placement-host-address",
+        "dapr-placement-server:50005",
+        "--sentry-request-jwt-audiences",
+        "a,b",
+        "--enable-api-logging=false",
+        "--disable-builtin-k8s-secret-store",
+        "--enable-app-health-check",
+        "--app-health-check-path",
+        "/ok",
+        "--app-health-probe-interval",
+        "3",
+        "--app-health-probe-timeout",
+        "100",
+        "--app-health-threshold",
+        "1",
+        "--app-binding-options-timeout",
+        "3s",
+        "--log-as-json",
+        "--enable-profiling",
+        "--enable-mtls",
+        "--app-ssl",
+        "--app-max-concurrency",
+        "7",
+        "--dapr-http-max-request-size",
+        "8",
+        "--max-body-size",
+        "2Mi",
+        "--dapr-http-read-buffer-size",
+        "16",
+        "--read-buffer-size",
+        "8Ki",
+        "--unix-domain-socket",
+        "/var/run/dapr-sockets",
+        "--dapr-block-shutdown-duration",
+        "10s",
+        "--actors-disseminate-timeout",
+        "1m",
+        "--scheduler-host-address",
+        "",
+        "--disable-init-endpoints",
+        "Config, subscribe",
     ];
 
     #[test]
     fn accepts_what_injection_passes() {
-        let settings = settings(INJECTED, &[("DAPR_TRUST_ANCHORS", "pem"), ("NAMESPACE", "shop"), ("DAPR_API_TOKEN", "")]).unwrap();
+        let settings = settings(
+            INJECTED,
+            &[
+                ("DAPR_TRUST_ANCHORS", "pem"),
+                ("NAMESPACE", "shop"),
+                ("DAPR_API_TOKEN", ""),
+            ],
+        )
+        .unwrap();
         assert_eq!(settings.mode, Mode::Kubernetes);
         assert_eq!(settings.listen, ["::1", "127.0.0.1"]);
         assert_eq!(settings.public, Some((String::new(), 3501)));
@@ -396,7 +533,10 @@ mod tests {
         assert_eq!((settings.max_body, settings.max_header), (DEFAULT_BODY, DEFAULT_HEADER));
         assert!(settings.identity.is_none() && settings.app.is_none());
         assert_eq!(settings.reconcile, DEFAULT_RECONCILE);
-        assert_eq!((settings.namespace.as_str(), settings.identity_namespace()), ("", "default"));
+        assert_eq!(
+            (settings.namespace.as_str(), settings.identity_namespace()),
+            ("", "default")
+        );
     }
 
     #[test]
@@ -409,8 +549,14 @@ mod tests {
     fn each_mistake_names_its_flag() {
         let message = |words: &[&str]| settings(words, &[]).unwrap_err().to_string();
         assert_eq!(message(&[]), "parameter app-id cannot be empty");
-        assert_eq!(message(&["-app-id", "a.b"]), "parameter app-id cannot contain a dot: \"a.b\"");
-        assert_eq!(message(&["-app-id", "a", "-app-port", "3500"]), "the 'dapr-http-port' argument value 3500 conflicts with 'app-port'");
+        assert_eq!(
+            message(&["-app-id", "a.b"]),
+            "parameter app-id cannot contain a dot: \"a.b\""
+        );
+        assert_eq!(
+            message(&["-app-id", "a", "-app-port", "3500"]),
+            "the 'dapr-http-port' argument value 3500 conflicts with 'app-port'"
+        );
         assert_eq!(
             message(&["-app-id", "a", "-app-protocol", "ftp"]),
             "invalid value for '--app-protocol': \"ftp\" (expected http, https, h2c, grpc or grpcs)"
@@ -421,9 +567,19 @@ mod tests {
         assert!(message(&["-app-id", "a", "-disable-init-endpoints", "jobs"]).contains("config, subscribe"));
         assert!(message(&["-app-id", "a", "-mode", "kubernetes"]).contains("DAPR_TRUST_ANCHORS"));
         assert!(
-            message(&["-app-id", "a", "-enable-app-health-check", "-app-health-probe-timeout", "5000"]).contains("health-probe-timeout")
+            message(&[
+                "-app-id",
+                "a",
+                "-enable-app-health-check",
+                "-app-health-probe-timeout",
+                "5000"
+            ])
+            .contains("health-probe-timeout")
         );
-        let no_operator = settings(&["-app-id", "a", "-mode", "kubernetes", "-sentry-address", "s"], &[("DAPR_TRUST_ANCHORS", "x")]);
+        let no_operator = settings(
+            &["-app-id", "a", "-mode", "kubernetes", "-sentry-address", "s"],
+            &[("DAPR_TRUST_ANCHORS", "x")],
+        );
         assert_eq!(no_operator.unwrap_err(), Error::Required("control-plane-address"));
     }
 }

@@ -64,7 +64,7 @@ pub async fn enforce(grace: Option<Duration>, stop: CancellationToken) {
     match grace {
         None => {
             tracing::warn!("Graceful shutdown timeout is infinite, will wait indefinitely to shutdown.");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         Some(grace) => tokio::time::sleep(grace).await,
     }
@@ -85,7 +85,12 @@ mod tests {
         assert!(stop.is_cancelled());
 
         let stop = CancellationToken::new();
-        let task = tokio::spawn(follow_signals(signal, stop.clone(), Some(Duration::from_secs(10)), receiver));
+        let task = tokio::spawn(follow_signals(
+            signal,
+            stop.clone(),
+            Some(Duration::from_secs(10)),
+            receiver,
+        ));
         tokio::time::sleep(Duration::from_secs(9)).await;
         assert!(!stop.is_cancelled());
         task.await.unwrap();
@@ -97,7 +102,12 @@ mod tests {
         let (signal, stop) = (CancellationToken::new(), CancellationToken::new());
         let (healthy, receiver) = watch::channel(true);
         signal.cancel();
-        let task = tokio::spawn(follow_signals(signal, stop.clone(), Some(Duration::from_secs(3600)), receiver));
+        let task = tokio::spawn(follow_signals(
+            signal,
+            stop.clone(),
+            Some(Duration::from_secs(3600)),
+            receiver,
+        ));
         healthy.send_replace(false);
         task.await.unwrap();
         assert!(stop.is_cancelled());

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, ResourceExt};
 
-use super::Cluster;
+use super::{Cluster, POLL};
 use crate::authorise::Account;
 
 /// Service accounts are rarely deleted and made again.
@@ -25,15 +25,20 @@ pub async fn follow(client: kube::Client, accounts: Vec<Account>, cluster: Clust
                 Err(error) => failure = Some(error),
             }
         }
-        match failure {
-            Some(error) if !warned => {
-                warned = true;
-                tracing::warn!(%error, "service accounts cannot be read: requesters are recognised by name only");
-            }
+        let pause = match failure {
             // Better the last complete set than a part of it.
-            Some(_) => {}
-            None => cluster.set_allowed_uids(uids),
-        }
-        tokio::time::sleep(REFRESH).await;
+            Some(error) => {
+                if !std::mem::replace(&mut warned, true) {
+                    tracing::warn!(%error, "service accounts cannot be read: requesters are recognised by name only");
+                }
+                POLL
+            }
+            None => {
+                warned = false;
+                cluster.set_allowed_uids(uids);
+                REFRESH
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }

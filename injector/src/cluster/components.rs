@@ -8,7 +8,7 @@ use outrigger_process::kubernetes::{
     client::Clients,
     watch::{Change, changes},
 };
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 
 use super::{
     Cluster, Known,
@@ -19,16 +19,13 @@ use crate::{annotations::COMPONENT_CONTAINER, patch::components::ComponentContai
 /// Objects in a page of a list.
 const PAGE: u32 = 500;
 
-/// A Component without its spec.
+/// A Component without its spec, which may be large and hold secrets.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Component {
     metadata: ObjectMeta,
     #[serde(deserialize_with = "or_default")]
     scopes: Vec<String>,
-    /// Never kept: specs may be large, and hold secrets.
-    #[serde(rename = "spec")]
-    _spec: IgnoredAny,
 }
 
 impl Component {

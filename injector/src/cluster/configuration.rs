@@ -90,7 +90,10 @@ pub async fn follow(clients: Clients, namespace: String, cluster: Cluster) {
     loop {
         match api.get_opt(SYSTEM_CONFIGURATION).await {
             Ok(configuration) => cluster.set_mtls(configuration.is_none_or(|configuration| configuration.mtls())),
-            Err(error) => tracing::warn!(configuration = SYSTEM_CONFIGURATION, %error, "cannot read the Configuration"),
+            Err(error) => {
+                tracing::warn!(configuration = SYSTEM_CONFIGURATION, %error, "cannot read the Configuration");
+                cluster.assume_mtls();
+            }
         }
         tokio::time::sleep(POLL).await;
     }

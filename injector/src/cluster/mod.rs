@@ -74,6 +74,11 @@ impl Cluster {
         }
     }
 
+    /// The Configuration cannot be read: what is known of it stays, and mTLS is on when nothing is.
+    fn assume_mtls(&self) {
+        self.set_mtls(self.mtls());
+    }
+
     /// Waits until the Configuration, or its absence, is known.
     pub async fn mtls_known(&self) {
         // Cannot fail: the sender is part of what `self` holds.

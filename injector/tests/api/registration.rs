@@ -5,6 +5,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
+use outrigger_injector::registration;
 use outrigger_testkit::ApiServer;
 use serde_json::json;
 
@@ -170,5 +171,28 @@ async fn the_grants_of_upstreams_chart_are_enough() {
     .await;
     assert!(written.contains("{result=\"failure\"}"), "{written}");
     assert_eq!(bundle(&client).await.as_deref(), Some(theirs.pem()));
+    remove(&client).await;
+}
+
+#[tokio::test]
+async fn a_late_write_does_not_bring_a_deleted_object_back() {
+    let _turn = turn().await;
+    let client = ApiServer::shared().await.client();
+    install(&client, URL, "nowhere").await;
+    let seen = api(&client).get(CONFIGURATION).await.unwrap();
+    let ours = k8s_openapi::ByteString(Authority::new().anchors().pem().into());
+    let late = Patch::Apply(registration::application(&seen, &ours));
+    let params = PatchParams::apply("outrigger-injector").force();
+    remove(&client).await;
+    let error = api(&client).patch(CONFIGURATION, &params, &late).await.unwrap_err();
+    assert!(
+        matches!(&error, kube::Error::Api(status) if status.is_conflict()),
+        "{error}"
+    );
+    assert!(api(&client).get_opt(CONFIGURATION).await.unwrap().is_none());
+    // Nor does it hit another object of the same name.
+    install(&client, URL, "nowhere").await;
+    assert!(api(&client).patch(CONFIGURATION, &params, &late).await.is_err());
+    assert_eq!(bundle(&client).await, None);
     remove(&client).await;
 }

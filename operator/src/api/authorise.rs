@@ -76,7 +76,12 @@ mod tests {
 
     #[test]
     fn others_are_denied_in_upstreams_words() {
-        for id in ["", "spiffe://public", "spiffe://public/ns/shop", "spiffe://public/sa/shop/cart"] {
+        for id in [
+            "",
+            "spiffe://public",
+            "spiffe://public/ns/shop",
+            "spiffe://public/sa/shop/cart",
+        ] {
             assert_eq!(call(id, "shop"), Err("failed to determine identity".into()), "{id}");
         }
         assert_eq!(

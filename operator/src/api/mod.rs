@@ -132,7 +132,10 @@ async fn within_drain(
         () = stop.cancelled() => {}
     }
     timeout(DRAIN, server).await.unwrap_or_else(|_| {
-        tracing::warn!(seconds = DRAIN.as_secs(), "connections still open after the drain deadline are cut");
+        tracing::warn!(
+            seconds = DRAIN.as_secs(),
+            "connections still open after the drain deadline are cut"
+        );
         Ok(())
     })
 }

@@ -33,7 +33,13 @@ impl Api {
         let size: usize = list.iter().map(Bytes::len).sum();
         if size > SIDECAR_LIMIT {
             let (namespace, app) = (&caller.namespace, &caller.app);
-            tracing::warn!(kind = K::KIND, namespace, app, size, "the list exceeds the 4 MiB that sidecars accept");
+            tracing::warn!(
+                kind = K::KIND,
+                namespace,
+                app,
+                size,
+                "the list exceeds the 4 MiB that sidecars accept"
+            );
         }
         Ok(list)
     }
@@ -48,7 +54,10 @@ impl Api {
             _ => format!("error getting {}", K::SINGULAR),
         };
         let Some(version) = index.get(&namespace, name) else {
-            return Err(Status::not_found(format!("{what}: {}.dapr.io {name:?} not found", K::KIND)));
+            return Err(Status::not_found(format!(
+                "{what}: {}.dapr.io {name:?} not found",
+                K::KIND
+            )));
         };
         self.payload(&namespace, &version).await
     }

@@ -68,6 +68,8 @@ impl<K> History<K> {
     }
 
     pub(super) fn mentions(&self, namespace: &Arc<str>) -> bool {
-        self.recent.iter().any(|recent| Arc::ptr_eq(&recent.namespace, namespace))
+        self.recent
+            .iter()
+            .any(|recent| Arc::ptr_eq(&recent.namespace, namespace))
     }
 }

@@ -21,15 +21,11 @@ use tokio::time::Instant;
 use self::{
     history::History,
     outbox::{Offered, Transition},
+    subscription::Subscriber,
 };
 use crate::metrics::KindMetrics;
 
-pub use self::{
-    history::WINDOW,
-    outbox::Event,
-    subscription::{Subscriber, Subscription},
-    version::Version,
-};
+pub use self::{history::WINDOW, outbox::Event, subscription::Subscription, version::Version};
 
 /// How far the watch behind an index has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +139,10 @@ impl<K: DaprResource> Index<K> {
                 self.offer(subscriber, &change, true);
             }
         } else {
-            let mut apps: Vec<&str> = sides().flat_map(|version| version.scopes()).map(String::as_str).collect();
+            let mut apps: Vec<&str> = sides()
+                .flat_map(|version| version.scopes())
+                .map(String::as_str)
+                .collect();
             apps.sort_unstable();
             apps.dedup();
             for subscriber in apps.iter().filter_map(|app| space.subscribers.get(*app)).flatten() {

@@ -79,7 +79,12 @@ impl<K: DaprResource> Outbox<K> {
     pub(super) fn offer(&mut self, app: &str, change: &Transition<K>, certain: bool) -> Offered {
         let visible = |side: &Option<Arc<Version<K>>>| side.clone().filter(|version| version.visible_to(app));
         let (old, new) = (visible(&change.old), visible(&change.new));
-        let Some(name) = change.old.as_ref().or(change.new.as_ref()).map(|version| version.name().clone()) else {
+        let Some(name) = change
+            .old
+            .as_ref()
+            .or(change.new.as_ref())
+            .map(|version| version.name().clone())
+        else {
             return Offered::Invisible;
         };
         match self.pending.entry(name) {

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// A stream that is told of changes.
-pub struct Subscriber<K> {
+pub(super) struct Subscriber<K> {
     app: Arc<str>,
     outbox: Mutex<Outbox<K>>,
     /// Wakes the stream when the outbox is no longer empty.
@@ -28,7 +28,7 @@ impl<K: DaprResource> Subscriber<K> {
         }
     }
 
-    pub fn app(&self) -> &str {
+    pub(super) fn app(&self) -> &str {
         &self.app
     }
 

@@ -135,7 +135,11 @@ fn waiting_events_coalesce() {
 
     fixture.delete("old");
     fixture.apply("old", "state.d", &[]);
-    assert_eq!(drain(&cart), [event(Updated, "old", "state.d")], "deleted and created again");
+    assert_eq!(
+        drain(&cart),
+        [event(Updated, "old", "state.d")],
+        "deleted and created again"
+    );
 
     fixture.apply("old", "state.e", &[]);
     fixture.delete("old");
@@ -172,7 +176,11 @@ fn scopes_decide_what_each_subscriber_sees() {
     assert!(drain(&pay).is_empty(), "out to out");
 
     fixture.apply("db", "state.c", &["pay"]);
-    assert_eq!(drain(&cart), [event(Deleted, "db", "state.b")], "in to out: the old one");
+    assert_eq!(
+        drain(&cart),
+        [event(Deleted, "db", "state.b")],
+        "in to out: the old one"
+    );
     assert_eq!(drain(&pay), [event(Created, "db", "state.c")], "out to in");
 
     fixture.delete("db");
@@ -201,7 +209,9 @@ fn lists_are_scoped_and_sorted() {
     fixture.apply("m", "state.a", &["pay"]);
     let names = |app| {
         let list = fixture.index.list("shop", app);
-        list.iter().map(|version| version.name().to_string()).collect::<Vec<_>>()
+        list.iter()
+            .map(|version| version.name().to_string())
+            .collect::<Vec<_>>()
     };
     assert_eq!(names("cart"), ["a", "z"]);
     assert_eq!(names("pay"), ["m", "z"]);

@@ -28,7 +28,10 @@ impl<K: DaprResource> Version<K> {
     pub(super) fn next(mut object: K, previous: Option<&Self>) -> Result<Option<Self>, EncodeError> {
         let resource_version = object.meta().resource_version.clone();
         if let Some(previous) = previous {
-            object.meta_mut().resource_version.clone_from(&previous.resource_version);
+            object
+                .meta_mut()
+                .resource_version
+                .clone_from(&previous.resource_version);
             if encode(&object, true)? == previous.payload {
                 return Ok(None);
             }

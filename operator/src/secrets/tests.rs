@@ -5,7 +5,10 @@ use prometheus::Registry;
 use serde_json::json;
 
 use super::*;
-use crate::{index::{Index, State}, metrics::Metrics};
+use crate::{
+    index::{Index, State},
+    metrics::Metrics,
+};
 
 /// Secrets whose reads are counted.
 #[derive(Default)]

@@ -64,7 +64,10 @@ pub(super) enum Report {
 
 /// Decides about a pod that lacks the injector's label.
 pub(super) fn decide(pod: &UnlabelledPod, can_label: bool) -> Decision {
-    let Some(enabled) = pod.annotation(annotations::ENABLED).filter(|value| annotations::truthy(value)) else {
+    let Some(enabled) = pod
+        .annotation(annotations::ENABLED)
+        .filter(|value| annotations::truthy(value))
+    else {
         return Decision::Skip(Skip::NotAnnotated);
     };
     if pod.metadata.deletion_timestamp.is_some() {
@@ -102,7 +105,8 @@ impl Report {
     pub(super) fn note(&self) -> String {
         match self {
             Self::NoController => {
-                "the pod has no sidecar, and no controller that would create it anew: delete and create it yourself".to_owned()
+                "the pod has no sidecar, and no controller that would create it anew: delete and create it yourself"
+                    .to_owned()
             }
             Self::NeverInjected(value) => format!(
                 "the pod has no sidecar: the annotation dapr.io/enabled is {value:?}, sidecars are injected for \"true\" only"
@@ -148,8 +152,14 @@ mod tests {
     #[test]
     fn leaves_alone_what_needs_nothing() {
         for (reason, change) in [
-            (Skip::NotAnnotated, json!({"metadata": {"annotations": {"dapr.io/enabled": "false"}}})),
-            (Skip::Terminating, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})),
+            (
+                Skip::NotAnnotated,
+                json!({"metadata": {"annotations": {"dapr.io/enabled": "false"}}}),
+            ),
+            (
+                Skip::Terminating,
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+            ),
             (Skip::Finished, json!({"status": {"phase": "Succeeded"}})),
             (Skip::Finished, json!({"status": {"phase": "Failed"}})),
         ] {
@@ -174,7 +184,10 @@ mod tests {
         let mirror = pod(|pod| pod["metadata"]["ownerReferences"][1]["kind"] = "Node".into());
         assert_eq!(decide(&mirror, true), Decision::Report(Report::NoController));
         let yes = pod(|pod| pod["metadata"]["annotations"]["dapr.io/enabled"] = "yes".into());
-        assert_eq!(decide(&yes, true), Decision::Report(Report::NeverInjected("yes".into())));
+        assert_eq!(
+            decide(&yes, true),
+            Decision::Report(Report::NeverInjected("yes".into()))
+        );
     }
 
     fn merge(into: &mut Value, from: &Value) {

@@ -136,9 +136,13 @@ fn judge(configuration: Option<&MutatingWebhookConfiguration>) -> Webhook {
         return Webhook::Unusable("the MutatingWebhookConfiguration dapr-sidecar-injector does not exist");
     };
     let webhooks = configuration.webhooks.as_deref().unwrap_or_default();
-    let trusted = webhooks
-        .iter()
-        .any(|webhook| webhook.client_config.ca_bundle.as_ref().is_some_and(|bundle| !bundle.0.is_empty()));
+    let trusted = webhooks.iter().any(|webhook| {
+        webhook
+            .client_config
+            .ca_bundle
+            .as_ref()
+            .is_some_and(|bundle| !bundle.0.is_empty())
+    });
     match trusted {
         true => Webhook::Usable,
         false => Webhook::Unusable("the MutatingWebhookConfiguration dapr-sidecar-injector has no caBundle"),
@@ -178,7 +182,10 @@ mod tests {
         injector.webhook = Some((now + SETTLE, Webhook::Usable));
         assert_eq!(injector.readiness(&client, now + SETTLE).await, Readiness::Ready);
         injector.apply(deployment(0, 1), now);
-        assert!(matches!(injector.readiness(&client, now + SETTLE).await, Readiness::NotReady(_)));
+        assert!(matches!(
+            injector.readiness(&client, now + SETTLE).await,
+            Readiness::NotReady(_)
+        ));
     }
 
     #[test]

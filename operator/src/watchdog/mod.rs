@@ -6,6 +6,7 @@ mod decision;
 mod evictor;
 mod injector;
 mod owners;
+mod settings;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,7 +17,7 @@ use std::{
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, Client, Resource, runtime::watcher};
-use outrigger_core::{GoDuration, annotations};
+use outrigger_core::annotations;
 use outrigger_process::kubernetes::{
     client::Clients,
     watch::{Change, ObjectKey, changes},
@@ -24,6 +25,7 @@ use outrigger_process::kubernetes::{
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub use self::settings::{Mode, Settings};
 use self::{
     decision::{Decision, UnlabelledPod, decide},
     evictor::{Outcome, evict, label},
@@ -37,48 +39,8 @@ use crate::{
     scope::Scope,
 };
 
-/// How it is run.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub mode: Mode,
-    /// Evictions in a minute, at most; 0 or less means no limit.
-    pub per_minute: i64,
-    /// Whether pods that have a sidecar are labelled.
-    pub can_label: bool,
-    /// Where the injector is.
-    pub control_plane_namespace: String,
-}
-
-/// How long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Until nothing is left to be done.
-    Once,
-    /// For ever, looking again at least this often.
-    Every(Duration),
-}
-
-impl Mode {
-    /// Reads the flag `watch-interval`; `None` switches the watchdog off.
-    ///
-    /// # Errors
-    /// Says what was expected.
-    pub fn parse(text: &str) -> Result<Option<Self>, String> {
-        let text = text.to_lowercase();
-        match text.as_str() {
-            "0" | "false" | "f" | "no" | "off" => return Ok(None),
-            "once" => return Ok(Some(Self::Once)),
-            _ => {}
-        }
-        let invalid = |why: String| format!("invalid value for --watch-interval: {why}");
-        let interval = GoDuration::parse(&text).map_err(|error| invalid(error.to_string()))?;
-        let interval = interval.as_std();
-        if interval < Duration::from_secs(1) {
-            return Err(invalid(format!("{text:?} is shorter than 1s")));
-        }
-        Ok(Some(Self::Every(interval)))
-    }
-}
+/// Changes that come within this time are acted on together.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// The watchdog's state.
 pub struct Watchdog {
@@ -128,7 +90,11 @@ impl Watchdog {
 
     /// Works until `stop`, or in the mode `once` until nothing is left to be done.
     pub async fn run(mut self, clients: &Clients, scope: &Scope, stop: CancellationToken) {
-        let unlabelled = format!("!{},!{}", annotations::LABEL_INJECTED, annotations::LABEL_WATCHDOG_PATCHED);
+        let unlabelled = format!(
+            "!{},!{}",
+            annotations::LABEL_INJECTED,
+            annotations::LABEL_WATCHDOG_PATCHED
+        );
         let pods = watcher::Config::default().labels(&unlabelled);
         let mut pods = std::pin::pin!(changes(scope.api::<UnlabelledPod>(&clients.watches), pods));
         let injector: Api<InjectorDeployment> =
@@ -136,25 +102,29 @@ impl Watchdog {
         let injector = changes(injector, watcher::Config::default().labels(injector::LABELS));
         let mut injector = std::pin::pin!(injector);
         let mut all_pods = self.pods.changes();
-        let mut due = Instant::now();
+        let mut due = Instant::now() + self.interval();
         loop {
+            // What the watches tell is acted on soon, and not event by event.
+            let soon = Instant::now() + QUIET;
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(change) = pods.next() => self.take(change),
-                Some(change) = injector.next() => self.injector.apply(change, Instant::now()),
-                Ok(()) = all_pods.changed() => {}
-                () = sleep_until(due) => {}
-            }
-            if !self.synced {
-                continue;
-            }
-            match self.pass(Instant::now()).await {
-                Some(next) => due = next,
-                None if self.settings.mode == Mode::Once => {
-                    tracing::info!("the watchdog has nothing left to do and ends, since it runs once");
-                    return;
+                Some(change) = pods.next() => {
+                    self.take(change);
+                    due = due.min(soon);
                 }
-                None => due = Instant::now() + self.interval(),
+                Some(change) = injector.next() => {
+                    self.injector.apply(change, Instant::now());
+                    due = due.min(soon);
+                }
+                Ok(()) = all_pods.changed(), if self.owners.are_awaited(soon) => due = due.min(soon),
+                () = sleep_until(due), if self.synced => match self.pass(Instant::now()).await {
+                    Some(next) => due = next,
+                    None if self.settings.mode == Mode::Once => {
+                        tracing::info!("the watchdog has nothing left to do and ends, since it runs once");
+                        return;
+                    }
+                    None => due = Instant::now() + self.interval(),
+                },
             }
         }
     }
@@ -212,7 +182,10 @@ impl Watchdog {
             Readiness::Soon(then) => return Some(then),
             Readiness::NotReady(why) => {
                 if self.held.as_ref() != Some(&why) {
-                    tracing::warn!(pods = waiting.len(), "pods lack their sidecar and are not evicted: {why}");
+                    tracing::warn!(
+                        pods = waiting.len(),
+                        "pods lack their sidecar and are not evicted: {why}"
+                    );
                     self.count("held", "injector_not_ready");
                     self.held = Some(why);
                 }
@@ -309,7 +282,10 @@ impl Watchdog {
         let owned = |owner: &Owner| pods.of_owner(&owner.namespace, &owner.reference.uid);
         self.owners.expire(now, |owner| !owned(owner).is_empty());
         for owner in self.owners.awaiting(now) {
-            let (reason, note) = match self.owners.observe(&owner, &owned(&owner), self.injector.version(), now) {
+            let (reason, note) = match self
+                .owners
+                .observe(&owner, &owned(&owner), self.injector.version(), now)
+            {
                 None => continue,
                 Some(Replacement::Injected) => {
                     self.count("replaced", "injected");
@@ -326,14 +302,20 @@ impl Watchdog {
             };
             self.count("replaced", reason);
             tracing::warn!(namespace = owner.namespace, owner = owner.reference.name, "{note}");
-            self.publish(&owner.object_reference(), true, "SidecarMissing", note.to_owned()).await;
+            self.publish(&owner.object_reference(), true, "SidecarMissing", note.to_owned())
+                .await;
         }
     }
 
     /// Labels what has a sidecar, and tells users what is left to them.
     async fn label_and_report(&mut self, now: Instant) {
         let due = |candidate: &Candidate| candidate.not_before.is_none_or(|then| then <= now);
-        let keys: Vec<_> = self.candidates.iter().filter(|(_, c)| due(c)).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<_> = self
+            .candidates
+            .iter()
+            .filter(|(_, c)| due(c))
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in keys {
             match self.candidates.get(&key).map(|candidate| candidate.decision.clone()) {
                 Some(Decision::Label) => match label(&self.client, &key).await {
@@ -357,7 +339,11 @@ impl Watchdog {
 
     /// Publishes an Event about a pod, unless that was its last one.
     async fn tell_once(&mut self, key: &ObjectKey, reason: &'static str, note: String) {
-        let Some(candidate) = self.candidates.get_mut(key).filter(|candidate| candidate.told != Some(reason)) else {
+        let Some(candidate) = self
+            .candidates
+            .get_mut(key)
+            .filter(|candidate| candidate.told != Some(reason))
+        else {
             return;
         };
         candidate.told = Some(reason);
@@ -379,22 +365,5 @@ impl Watchdog {
 
     fn count(&self, action: &str, reason: &str) {
         self.metrics.watchdog_pods.with_label_values(&[action, reason]).inc();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_interval_is_read_as_upstream_reads_it() {
-        for off in ["0", "false", "F", "no", "OFF"] {
-            assert_eq!(Mode::parse(off), Ok(None), "{off}");
-        }
-        assert_eq!(Mode::parse("Once"), Ok(Some(Mode::Once)));
-        assert_eq!(Mode::parse("1m30s"), Ok(Some(Mode::Every(Duration::from_secs(90)))));
-        for bad in ["", "5", "999ms", "-1m", "daily"] {
-            assert!(Mode::parse(bad).unwrap_err().starts_with("invalid value for --watch-interval: "), "{bad}");
-        }
     }
 }

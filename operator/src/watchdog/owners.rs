@@ -161,15 +161,19 @@ impl Owners {
 
     /// Owners whose new pods are worth a look.
     pub(super) fn awaiting(&self, now: Instant) -> Vec<Owner> {
-        let awaiting = |state: &&State| {
-            matches!(state.phase, Phase::Canary { .. } | Phase::Proven { .. }) && now < state.tried + REPLACEMENT_DEADLINE
-        };
-        self.states.values().filter(awaiting).map(|state| state.owner.clone()).collect()
+        let awaiting = self.states.values().filter(|state| state.is_awaiting(now));
+        awaiting.map(|state| state.owner.clone()).collect()
+    }
+
+    /// Whether there are such owners.
+    pub(super) fn are_awaited(&self, now: Instant) -> bool {
+        self.states.values().any(|state| state.is_awaiting(now))
     }
 
     /// Forgets owners that nothing was done to for long and that have no pods.
     pub(super) fn expire(&mut self, now: Instant, has_pods: impl Fn(&Owner) -> bool) {
-        self.states.retain(|_, state| now < state.tried + KEEP || has_pods(&state.owner));
+        self.states
+            .retain(|_, state| now < state.tried + KEEP || has_pods(&state.owner));
     }
 
     fn state(&mut self, owner: &Owner, now: Instant) -> &mut State {
@@ -183,6 +187,12 @@ impl Owners {
         });
         state.tried = now;
         state
+    }
+}
+
+impl State {
+    fn is_awaiting(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Canary { .. } | Phase::Proven { .. }) && now < self.tried + REPLACEMENT_DEADLINE
     }
 }
 
@@ -241,8 +251,14 @@ mod tests {
         let mut owners = Owners::default();
         assert_eq!(owners.permission(&owner(), 1, now), Permission::Now);
         owners.evicted(&owner(), before(), now);
-        assert_eq!(owners.permission(&owner(), 1, now), Permission::Awaiting(now + REPLACEMENT_DEADLINE));
-        assert_eq!(owners.observe(&owner(), &pods(&[("a", false), ("b", false)]), 1, now), None);
+        assert_eq!(
+            owners.permission(&owner(), 1, now),
+            Permission::Awaiting(now + REPLACEMENT_DEADLINE)
+        );
+        assert_eq!(
+            owners.observe(&owner(), &pods(&[("a", false), ("b", false)]), 1, now),
+            None
+        );
 
         let replaced = pods(&[("b", false), ("c", true)]);
         assert_eq!(owners.observe(&owner(), &replaced, 1, now), Some(Replacement::Injected));
@@ -251,7 +267,11 @@ mod tests {
         owners.evicted(&owner(), before(), now);
         assert_eq!(owners.permission(&owner(), 1, now), Permission::Now, "no more waiting");
         let lacking = owners.observe(&owner(), &pods(&[("c", true), ("d", false)]), 1, now);
-        assert_eq!(lacking, Some(Replacement::Lacking { stopped: false }), "but still watched");
+        assert_eq!(
+            lacking,
+            Some(Replacement::Lacking { stopped: false }),
+            "but still watched"
+        );
     }
 
     #[test]
@@ -272,7 +292,11 @@ mod tests {
         assert_eq!(lacking, Some(Replacement::Lacking { stopped: true }));
         now += REPLACEMENT_DEADLINE * 100;
         assert_eq!(owners.permission(&owner(), 1, now), Permission::Stopped);
-        assert_eq!(owners.permission(&owner(), 2, now), Permission::Now, "another injector, another try");
+        assert_eq!(
+            owners.permission(&owner(), 2, now),
+            Permission::Now,
+            "another injector, another try"
+        );
     }
 
     #[test]
@@ -287,7 +311,11 @@ mod tests {
         owners.evicted(&owner(), before(), now);
         owners.refused(&owner(), now);
         owners.expire(now, |_| false);
-        assert_ne!(owners.permission(&owner(), 1, now), Permission::Now, "its replacement may still come");
+        assert_ne!(
+            owners.permission(&owner(), 1, now),
+            Permission::Now,
+            "its replacement may still come"
+        );
         owners.expire(now + KEEP, |_| true);
         owners.expire(now + KEEP, |_| false);
         assert_eq!(owners.permission(&owner(), 1, now), Permission::Now);

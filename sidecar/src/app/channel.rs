@@ -98,20 +98,36 @@ impl AppChannel {
     /// When it does not answer.
     pub async fn probe(&self, path: &str) -> Result<StatusCode, Error> {
         let inner = self.inner.as_ref().ok_or(Error::NoPort)?;
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let call = Call { method: Method::GET, path, query: String::new(), headers: HeaderMap::new(), body: Body::empty() };
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
+        let call = Call {
+            method: Method::GET,
+            path,
+            query: String::new(),
+            headers: HeaderMap::new(),
+            body: Body::empty(),
+        };
         inner.send(call).await.map(|response| response.status())
     }
 }
 
 impl Inner {
     fn new(app: &App) -> anyhow::Result<Self> {
-        let host = if app.host.contains(':') { format!("[{}]", app.host) } else { app.host.clone() };
+        let host = if app.host.contains(':') {
+            format!("[{}]", app.host)
+        } else {
+            app.host.clone()
+        };
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let mut client = Client::builder(TokioExecutor::new());
-        client.pool_timer(TokioTimer::new()).pool_max_idle_per_host(IDLE_CONNECTIONS);
+        client
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS);
         let client = match app.protocol {
             Protocol::Http => Ok(client.build(connector)),
             Protocol::H2c => Ok(client.http2_only(true).build(connector)),
@@ -127,14 +143,23 @@ impl Inner {
             client,
             authority: format!("{host}:{}", app.port).parse()?,
             token: token.transpose()?,
-            permits: app.max_concurrency.map(|n| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)))),
+            permits: app
+                .max_concurrency
+                .map(|n| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)))),
         })
     }
 
     async fn send(&self, call: Call) -> Result<Response<Body>, Error> {
         let client = self.client.as_ref().map_err(|protocol| Error::Protocol(protocol))?;
-        let path = if call.query.is_empty() { call.path } else { format!("{}?{}", call.path, call.query) };
-        let uri = Uri::builder().scheme("http").authority(self.authority.clone()).path_and_query(path.as_str());
+        let path = if call.query.is_empty() {
+            call.path
+        } else {
+            format!("{}?{}", call.path, call.query)
+        };
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(self.authority.clone())
+            .path_and_query(path.as_str());
         let mut request = Request::new(call.body);
         *request.uri_mut() = uri.build().map_err(|_| Error::Path(path))?;
         *request.method_mut() = call.method;
@@ -143,7 +168,10 @@ impl Inner {
         if let Some(token) = &self.token {
             request.headers_mut().insert(TOKEN_HEADER, token.clone());
         }
-        let response = client.request(request).await.map_err(|error| Error::Call(crate::text::chain(&error)))?;
+        let response = client
+            .request(request)
+            .await
+            .map_err(|error| Error::Call(crate::text::chain(&error)))?;
         Ok(response.map(Body::new))
     }
 }

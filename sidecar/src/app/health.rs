@@ -18,7 +18,11 @@ struct Tracker {
 
 impl Tracker {
     fn new(threshold: u32) -> Self {
-        Self { threshold, failures: 0, healthy: false }
+        Self {
+            threshold,
+            failures: 0,
+            healthy: false,
+        }
     }
 
     /// Takes a result; says whether health changed.

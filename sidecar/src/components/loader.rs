@@ -47,7 +47,14 @@ pub struct Loader {
 
 impl Loader {
     pub fn new(components: Arc<Components>, context: Context, deny: DenyList, metrics: Metrics) -> Self {
-        Self { components, context, deny, metrics, known: BTreeMap::new(), rejected: BTreeMap::new() }
+        Self {
+            components,
+            context,
+            deny,
+            metrics,
+            known: BTreeMap::new(),
+            rejected: BTreeMap::new(),
+        }
     }
 
     /// Loads everything for the first time. There is no older instance to go on with, so upstream's rule holds: what fails ends
@@ -61,7 +68,9 @@ impl Loader {
         for change in changes {
             let Change::Put(component) = change else { continue };
             self.known.insert(component.name.clone(), component.clone());
-            let Err(error) = self.load(&component).await else { continue };
+            let Err(error) = self.load(&component).await else {
+                continue;
+            };
             if component.spec.ignore_errors || error.waits_for_secrets() {
                 tracing::error!(component = component.name, %error, "Ignoring error processing component");
                 self.rejected.insert(component.name, error.to_string());
@@ -69,7 +78,11 @@ impl Loader {
             }
             let log_name = component.log_name();
             tracing::error!("Failed to init component {log_name}: {error}");
-            return Err(StartError { name: component.name, log_name, error });
+            return Err(StartError {
+                name: component.name,
+                log_name,
+                error,
+            });
         }
         Ok(())
     }
@@ -126,7 +139,10 @@ impl Loader {
         tracing::info!("the list of denied components has changed");
         self.deny = deny;
         for component in self.known.values().cloned().collect::<Vec<_>>() {
-            let serves = self.components.get(&component.name).is_some_and(|loaded| loaded.component == component);
+            let serves = self
+                .components
+                .get(&component.name)
+                .is_some_and(|loaded| loaded.component == component);
             if self.authorised(&component) != serves {
                 self.replace(&component).await;
             }
@@ -139,14 +155,22 @@ impl Loader {
             return;
         };
         let reason = error.to_string();
-        let serving = self.components.get(&component.name).map(|loaded| loaded.component.log_name());
+        let serving = self
+            .components
+            .get(&component.name)
+            .map(|loaded| loaded.component.log_name());
         // Tried again at every reconciliation: only news is worth a line.
         if self.rejected.insert(component.name.clone(), reason.clone()).as_ref() != Some(&reason) {
             let consequence = match serving {
                 Some(old) => format!("the instance built before goes on serving: {old}"),
                 None => "it is not available".to_owned(),
             };
-            tracing::error!(component = component.name, reason, "Failed to init component {}; {consequence}", component.log_name());
+            tracing::error!(
+                component = component.name,
+                reason,
+                "Failed to init component {}; {consequence}",
+                component.log_name()
+            );
         }
     }
 
@@ -154,7 +178,10 @@ impl Loader {
     async fn load(&self, component: &Component) -> Result<(), Error> {
         if !self.authorised(component) {
             if self.components.remove(&component.name) {
-                tracing::info!(component = component.name, "Component removed: it is no longer for this application");
+                tracing::info!(
+                    component = component.name,
+                    "Component removed: it is no longer for this application"
+                );
             }
             return Ok(());
         }
@@ -162,13 +189,17 @@ impl Loader {
         let result = self.build(component, previous.as_deref()).await;
         match result {
             Ok(built) => {
-                self.components.put(Loaded { component: component.clone(), built });
+                self.components.put(Loaded {
+                    component: component.clone(),
+                    built,
+                });
                 self.metrics.component_built(&component.spec.kind);
                 tracing::info!("Component loaded: {}", component.log_name());
                 Ok(())
             }
             Err(error) => {
-                self.metrics.component_failed(&component.spec.kind, error.reason(), &component.name);
+                self.metrics
+                    .component_failed(&component.spec.kind, error.reason(), &component.name);
                 Err(error)
             }
         }
@@ -177,7 +208,12 @@ impl Loader {
     async fn build(&self, component: &Component, previous: Option<&Loaded>) -> Result<super::Built, Error> {
         let found = registry::lookup(&component.spec.kind, &component.spec.version)?;
         let properties = Properties::resolve(component, &self.context)?;
-        let request = Request { component, properties, context: &self.context, previous: previous.map(|loaded| &loaded.built) };
+        let request = Request {
+            component,
+            properties,
+            context: &self.context,
+            previous: previous.map(|loaded| &loaded.built),
+        };
         tokio::time::timeout(init_timeout(&component.spec.init_timeout), (found.build)(request))
             .await
             .unwrap_or_else(|_| Err(Error::Timeout(component.log_name())))
@@ -192,12 +228,20 @@ impl Loader {
 
 /// Absent, not a duration, zero or negative all mean the default, as upstream has it.
 fn init_timeout(text: &str) -> Duration {
-    GoDuration::parse(text).ok().map(GoDuration::as_std).filter(|timeout| !timeout.is_zero()).unwrap_or(INIT_TIMEOUT)
+    GoDuration::parse(text)
+        .ok()
+        .map(GoDuration::as_std)
+        .filter(|timeout| !timeout.is_zero())
+        .unwrap_or(INIT_TIMEOUT)
 }
 
 fn report_duplicates(duplicates: &[Component]) {
     for component in duplicates {
-        tracing::error!("component {} already exists: {} is ignored", component.name, component.log_name());
+        tracing::error!(
+            "component {} already exists: {} is ignored",
+            component.name,
+            component.log_name()
+        );
     }
 }
 
@@ -217,7 +261,10 @@ mod tests {
             env: |_| None,
         };
         let metrics = Metrics::new(&prometheus::Registry::new(), "cart", "shop").unwrap();
-        (Loader::new(components.clone(), context, DenyList::default(), metrics), components)
+        (
+            Loader::new(components.clone(), context, DenyList::default(), metrics),
+            components,
+        )
     }
 
     fn component(name: &str, kind: &str, extra: &str) -> Component {
@@ -233,10 +280,18 @@ mod tests {
     async fn a_start_fails_with_a_sentence_unless_errors_are_ignored() {
         let (mut loader, components) = loader();
         let ignored = component("a", "state.redis", r#","ignoreErrors":true"#);
-        loader.start(vec![ignored, component("store", "state.in-memory", "")]).await.unwrap();
+        loader
+            .start(vec![ignored, component("store", "state.in-memory", "")])
+            .await
+            .unwrap();
         assert_eq!(components.summaries().len(), 1);
 
-        let error = self::loader().0.start(vec![component("b", "state.redis", "")]).await.unwrap_err().to_string();
+        let error = self::loader()
+            .0
+            .start(vec![component("b", "state.redis", "")])
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with(
                 "process component b error: [INIT_COMPONENT_FAILURE]: initialization error occurred for b (state.redis/v1): couldn't \
@@ -249,14 +304,21 @@ mod tests {
     #[tokio::test]
     async fn a_replacement_that_fails_leaves_the_old_one_serving() {
         let (mut loader, components) = loader();
-        loader.start(vec![component("store", "state.in-memory", "")]).await.unwrap();
+        loader
+            .start(vec![component("store", "state.in-memory", "")])
+            .await
+            .unwrap();
         let before = store(&components);
         loader.apply(Change::Put(component("store", "state.redis", ""))).await;
         assert!(Arc::ptr_eq(&before, &store(&components)));
         assert!(loader.rejected["store"].contains("state.redis/v1"));
         assert_eq!(components.summaries()[0].kind, "state.in-memory");
 
-        let repaired = component("store", "state.in-memory", r#","metadata":[{"name":"keyPrefix","value":"none"}]"#);
+        let repaired = component(
+            "store",
+            "state.in-memory",
+            r#","metadata":[{"name":"keyPrefix","value":"none"}]"#,
+        );
         loader.apply(Change::Put(repaired)).await;
         assert!(!Arc::ptr_eq(&before, &store(&components)));
         assert!(loader.rejected.is_empty());
@@ -265,12 +327,30 @@ mod tests {
     #[tokio::test]
     async fn an_edit_keeps_the_data_and_an_equal_resource_changes_nothing() {
         let (mut loader, components) = loader();
-        loader.start(vec![component("store", "state.in-memory", "")]).await.unwrap();
-        store(&components).set(Set { key: "k".into(), value: "v".into(), ..Set::default() }).await.unwrap();
+        loader
+            .start(vec![component("store", "state.in-memory", "")])
+            .await
+            .unwrap();
+        store(&components)
+            .set(Set {
+                key: "k".into(),
+                value: "v".into(),
+                ..Set::default()
+            })
+            .await
+            .unwrap();
         let before = store(&components);
-        loader.apply(Change::Put(component("store", "state.in-memory", ""))).await;
+        loader
+            .apply(Change::Put(component("store", "state.in-memory", "")))
+            .await;
         assert!(Arc::ptr_eq(&before, &store(&components)));
-        loader.apply(Change::Put(component("store", "state.in-memory", r#","initTimeout":"1s""#))).await;
+        loader
+            .apply(Change::Put(component(
+                "store",
+                "state.in-memory",
+                r#","initTimeout":"1s""#,
+            )))
+            .await;
         assert!(!Arc::ptr_eq(&before, &store(&components)));
         assert_eq!(store(&components).get("k").await.unwrap().unwrap().value, "v");
     }
@@ -278,22 +358,44 @@ mod tests {
     #[tokio::test]
     async fn reconciling_removes_adds_and_tries_again() {
         let (mut loader, components) = loader();
-        let waiting = component("store", "state.in-memory", r#","metadata":[{"name":"x","secretKeyRef":{"name":"s"},"value":"%"}]"#);
-        loader.start(vec![component("old", "state.in-memory", "")]).await.unwrap();
-        loader.reconcile(vec![waiting.clone(), component("new", "state.in-memory", "")], false).await;
+        let waiting = component(
+            "store",
+            "state.in-memory",
+            r#","metadata":[{"name":"x","secretKeyRef":{"name":"s"},"value":"%"}]"#,
+        );
+        loader
+            .start(vec![component("old", "state.in-memory", "")])
+            .await
+            .unwrap();
+        loader
+            .reconcile(vec![waiting.clone(), component("new", "state.in-memory", "")], false)
+            .await;
         assert_eq!(components.summaries().len(), 2, "an incomplete list removes nothing");
-        loader.reconcile(vec![waiting.clone(), component("new", "state.in-memory", "")], true).await;
-        let names = |components: &Components| components.summaries().into_iter().map(|summary| summary.name).collect::<Vec<_>>();
+        loader
+            .reconcile(vec![waiting.clone(), component("new", "state.in-memory", "")], true)
+            .await;
+        let names = |components: &Components| {
+            components
+                .summaries()
+                .into_iter()
+                .map(|summary| summary.name)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names(&components), ["new"]);
         assert!(loader.rejected.contains_key("store"));
-        loader.reconcile(vec![component("store", "state.in-memory", "")], true).await;
+        loader
+            .reconcile(vec![component("store", "state.in-memory", "")], true)
+            .await;
         assert_eq!(names(&components), ["store"]);
     }
 
     #[tokio::test]
     async fn the_deny_list_is_followed_live() {
         let (mut loader, components) = loader();
-        loader.start(vec![component("store", "state.in-memory", "")]).await.unwrap();
+        loader
+            .start(vec![component("store", "state.in-memory", "")])
+            .await
+            .unwrap();
         loader.set_deny(DenyList::new(&["state.in-memory".into()])).await;
         assert!(components.state("store").is_none());
         loader.set_deny(DenyList::default()).await;

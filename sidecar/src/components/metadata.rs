@@ -13,10 +13,20 @@ pub enum Error {
     NoPodName(String),
     #[error("metadata {0:?} is a secret, but its value is not the base64 that the operator sends")]
     NotBase64(String),
-    #[error("metadata {item:?} refers to the secret {secret:?} in the secret store {store:?}, and this release has no secret stores")]
-    NoSecretStore { item: String, secret: String, store: String },
+    #[error(
+        "metadata {item:?} refers to the secret {secret:?} in the secret store {store:?}, and this release has no secret stores"
+    )]
+    NoSecretStore {
+        item: String,
+        secret: String,
+        store: String,
+    },
     #[error("metadata {name:?}: {found:?} is not {expected}")]
-    Value { name: String, found: String, expected: &'static str },
+    Value {
+        name: String,
+        found: String,
+        expected: &'static str,
+    },
 }
 
 /// What settings may refer to.
@@ -54,21 +64,35 @@ impl Properties {
 
     /// The value of `name`; an empty one counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(&name.to_lowercase()).map(String::as_str).filter(|value| !value.is_empty())
+        self.0
+            .get(&name.to_lowercase())
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 }
 
 fn text(item: &Item, store: &str, context: &Context) -> Result<Option<String>, Error> {
     if let Some(secret) = item.secret_key_ref.as_ref().filter(|secret| !secret.name.is_empty()) {
         if !(context.kubernetes && matches!(store, "" | "kubernetes")) {
-            return Err(Error::NoSecretStore { item: item.name.clone(), secret: secret.name.clone(), store: store.to_owned() });
+            return Err(Error::NoSecretStore {
+                item: item.name.clone(),
+                secret: secret.name.clone(),
+                store: store.to_owned(),
+            });
         }
         // The operator leaves the value out when the Secret lacks the key; upstream goes on without it.
         let Some(value) = &item.value else {
-            tracing::warn!(metadata = item.name, secret = secret.name, key = secret.key, "the Secret has no such key");
+            tracing::warn!(
+                metadata = item.name,
+                secret = secret.name,
+                key = secret.key,
+                "the Secret has no such key"
+            );
             return Ok(None);
         };
-        let bytes = STANDARD.decode(value.text()).map_err(|_| Error::NotBase64(item.name.clone()))?;
+        let bytes = STANDARD
+            .decode(value.text())
+            .map_err(|_| Error::NotBase64(item.name.clone()))?;
         return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
     }
     match &item.value {
@@ -82,7 +106,10 @@ fn text(item: &Item, store: &str, context: &Context) -> Result<Option<String>, E
 fn from_env(name: &str, context: &Context) -> Option<String> {
     let upper = name.to_uppercase();
     let reserved = upper == "APP_API_TOKEN" || upper.starts_with("DAPR_") || upper.contains(' ');
-    let listed = context.env_keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key.to_uppercase() == upper));
+    let listed = context
+        .env_keys
+        .as_ref()
+        .is_none_or(|keys| keys.iter().any(|key| key.to_uppercase() == upper));
     if reserved || !listed {
         tracing::warn!(variable = name, "a component may not read this environment variable");
         return None;
@@ -99,12 +126,17 @@ fn templates(name: &str, text: &str, context: &Context) -> Result<String, Error>
         out = out.replacen("{uuid}", &uuid::Uuid::new_v4().to_string(), 1);
     }
     if out.contains("{podName}") {
-        let pod = context.pod_name.as_ref().ok_or_else(|| Error::NoPodName(name.to_owned()))?;
+        let pod = context
+            .pod_name
+            .as_ref()
+            .ok_or_else(|| Error::NoPodName(name.to_owned()))?;
         out = out.replace("{podName}", pod);
     }
     // Not the namespace alone: upstream's meaning.
     let namespaced = format!("{}.{}", context.namespace, context.app_id);
-    Ok(out.replace("{namespace}", &namespaced).replace("{appID}", &context.app_id))
+    Ok(out
+        .replace("{namespace}", &namespaced)
+        .replace("{appID}", &context.app_id))
 }
 
 #[cfg(test)]
@@ -140,7 +172,16 @@ mod tests {
         let both = properties.get("u").unwrap();
         assert_eq!(both.len(), 72);
         assert_ne!(both[..36], both[36..], "each {{uuid}} is another one");
-        let error = resolve(items, "", &Context { pod_name: None, ..context() }).err().unwrap();
+        let error = resolve(
+            items,
+            "",
+            &Context {
+                pod_name: None,
+                ..context()
+            },
+        )
+        .err()
+        .unwrap();
         assert_eq!(error, Error::NoPodName("ID".into()));
     }
 
@@ -149,10 +190,29 @@ mod tests {
         let items = r#"[{"name":"p","value":"aHVudGVyMQ==","secretKeyRef":{"name":"s","key":"k"}},{"name":"q","secretKeyRef":{"name":"s"}}]"#;
         let properties = resolve(items, "", &context()).unwrap();
         assert_eq!((properties.get("p"), properties.get("q")), (Some("hunter1"), None));
-        assert!(resolve(items, "vault", &context()).err().unwrap().to_string().contains("secret store \"vault\""));
-        assert!(resolve(items, "", &Context { kubernetes: false, ..context() }).is_err());
+        assert!(
+            resolve(items, "vault", &context())
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("secret store \"vault\"")
+        );
+        assert!(
+            resolve(
+                items,
+                "",
+                &Context {
+                    kubernetes: false,
+                    ..context()
+                }
+            )
+            .is_err()
+        );
         let broken = r#"[{"name":"p","value":"hunter1!","secretKeyRef":{"name":"s"}}]"#;
-        assert_eq!(resolve(broken, "", &context()).err(), Some(Error::NotBase64("p".into())));
+        assert_eq!(
+            resolve(broken, "", &context()).err(),
+            Some(Error::NotBase64("p".into()))
+        );
     }
 
     #[test]
@@ -163,7 +223,10 @@ mod tests {
         assert_eq!(properties.get("a"), Some("env of HOME"));
         assert_eq!((properties.get("b"), properties.get("c")), (None, None));
         assert_eq!(properties.get("d"), Some("given"));
-        let limited = Context { env_keys: Some(vec!["PATH".into()]), ..context() };
+        let limited = Context {
+            env_keys: Some(vec!["PATH".into()]),
+            ..context()
+        };
         assert_eq!(resolve(items, "", &limited).unwrap().get("a"), None);
     }
 }

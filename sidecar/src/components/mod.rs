@@ -50,7 +50,10 @@ impl Components {
     }
 
     pub fn any_state(&self) -> bool {
-        self.live.load().values().any(|loaded| matches!(loaded.built, Built::State(_)))
+        self.live
+            .load()
+            .values()
+            .any(|loaded| matches!(loaded.built, Built::State(_)))
     }
 
     /// By name.

@@ -18,7 +18,13 @@ pub enum Error {
     #[error("incorrect type {0:?}: expected a category and a name, such as state.in-memory")]
     NoCategory(String),
     #[error("couldn't find {noun} {kind}/{version}: this release has {known}{hint}")]
-    Unknown { noun: &'static str, kind: String, version: String, known: String, hint: String },
+    Unknown {
+        noun: &'static str,
+        kind: String,
+        version: String,
+        known: String,
+        hint: String,
+    },
     #[error(transparent)]
     Metadata(#[from] metadata::Error),
     #[error("init timeout for component {0}")]
@@ -60,7 +66,12 @@ pub struct Type {
     pub build: Build,
 }
 
-const TYPES: &[Type] = &[Type { kind: "state.in-memory", version: "v1", default: true, build: |request| in_memory(request).boxed() }];
+const TYPES: &[Type] = &[Type {
+    kind: "state.in-memory",
+    version: "v1",
+    default: true,
+    build: |request| in_memory(request).boxed(),
+}];
 
 /// What upstream calls an instance of a category.
 const NOUNS: &[(&str, &str)] = &[
@@ -81,8 +92,13 @@ const NOUNS: &[(&str, &str)] = &[
 /// Names what was asked for and what there is.
 pub fn lookup(kind: &str, version: &str) -> Result<&'static Type, Error> {
     let (lower, version_lower) = (kind.to_lowercase(), version.to_lowercase());
-    let (category, _) = lower.split_once('.').ok_or_else(|| Error::NoCategory(kind.to_owned()))?;
-    let (_, noun) = NOUNS.iter().find(|(name, _)| *name == category).ok_or_else(|| Error::NoCategory(kind.to_owned()))?;
+    let (category, _) = lower
+        .split_once('.')
+        .ok_or_else(|| Error::NoCategory(kind.to_owned()))?;
+    let (_, noun) = NOUNS
+        .iter()
+        .find(|(name, _)| *name == category)
+        .ok_or_else(|| Error::NoCategory(kind.to_owned()))?;
     let unversioned = matches!(version_lower.as_str(), "" | "v0" | "v1");
     TYPES
         .iter()
@@ -91,7 +107,11 @@ pub fn lookup(kind: &str, version: &str) -> Result<&'static Type, Error> {
             noun,
             kind: kind.to_owned(),
             version: version.to_owned(),
-            known: TYPES.iter().map(|known| format!("{}/{}", known.kind, known.version)).collect::<Vec<_>>().join(", "),
+            known: TYPES
+                .iter()
+                .map(|known| format!("{}/{}", known.kind, known.version))
+                .collect::<Vec<_>>()
+                .join(", "),
             hint: nearest(&lower, TYPES.iter().map(|known| known.kind))
                 .filter(|near| *near != lower)
                 .map(|near| format!(" (did you mean {near}?)"))
@@ -124,7 +144,12 @@ mod tests {
 
     #[test]
     fn finds_types_without_regard_to_case() {
-        for (kind, version) in [("state.in-memory", "v1"), ("State.In-Memory", "V1"), ("state.in-memory", ""), ("state.in-memory", "v0")] {
+        for (kind, version) in [
+            ("state.in-memory", "v1"),
+            ("State.In-Memory", "V1"),
+            ("state.in-memory", ""),
+            ("state.in-memory", "v0"),
+        ] {
             assert!(lookup(kind, version).is_ok(), "{kind}/{version}");
         }
     }
@@ -132,7 +157,10 @@ mod tests {
     #[test]
     fn says_what_was_asked_for_and_what_there_is() {
         let message = |kind: &str, version: &str| lookup(kind, version).err().unwrap().to_string();
-        assert_eq!(message("state.redis", "v1"), "couldn't find state store state.redis/v1: this release has state.in-memory/v1");
+        assert_eq!(
+            message("state.redis", "v1"),
+            "couldn't find state store state.redis/v1: this release has state.in-memory/v1"
+        );
         assert_eq!(
             message("state.inmemory", "v1"),
             "couldn't find state store state.inmemory/v1: this release has state.in-memory/v1 (did you mean state.in-memory?)"

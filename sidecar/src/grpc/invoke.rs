@@ -25,8 +25,12 @@ const LONGEST_EXCERPT: usize = 63;
 
 pub async fn invoke(api: &Api, request: Request<InvokeServiceRequest>) -> Result<Response<InvokeResponse>, Status> {
     let (metadata, _, InvokeServiceRequest { id, message }) = request.into_parts();
-    let InvokeRequest { method, data, content_type, http_extension } =
-        message.ok_or_else(|| Status::invalid_argument("the request has no message"))?;
+    let InvokeRequest {
+        method,
+        data,
+        content_type,
+        http_extension,
+    } = message.ok_or_else(|| Status::invalid_argument("the request has no message"))?;
     let extension = http_extension.unwrap_or_default();
     // A method here may bring its query along.
     let (method, query) = match method.split_once('?') {
@@ -40,12 +44,17 @@ pub async fn invoke(api: &Api, request: Request<InvokeServiceRequest>) -> Result
     headers::set_content_type(&mut sent, &content_type);
     let invocation = Invocation {
         target,
-        verb: headers::method(extension.verb).ok_or_else(|| Status::invalid_argument("http_extension.verb is unknown"))?,
+        verb: headers::method(extension.verb)
+            .ok_or_else(|| Status::invalid_argument("http_extension.verb is unknown"))?,
         query,
         headers: sent,
         body: Payload::Whole(data.map(|data| Bytes::from(data.value)).unwrap_or_default()),
     };
-    let response = api.invoker.invoke(invocation).await.map_err(|error| error.for_api(&id).status())?;
+    let response = api
+        .invoker
+        .invoke(invocation)
+        .await
+        .map_err(|error| error.for_api(&id).status())?;
     answer(response, api.max_body).await
 }
 
@@ -63,7 +72,10 @@ async fn answer(response: http::Response<Body>, max_body: usize) -> Result<Respo
         return Err(failure(parts.status, &data, metadata));
     }
     let content_type = headers::content_type(&parts.headers);
-    let data = Some(prost_types::Any { type_url: String::new(), value: data.into() });
+    let data = Some(prost_types::Any {
+        type_url: String::new(),
+        value: data.into(),
+    });
     let mut response = Response::new(InvokeResponse { data, content_type });
     *response.metadata_mut() = metadata;
     Ok(response)
@@ -73,8 +85,12 @@ fn failure(status: StatusCode, data: &[u8], metadata: MetadataMap) -> Status {
     let text = status.canonical_reason().unwrap_or("Unknown");
     let excerpt = String::from_utf8_lossy(&data[..data.len().min(LONGEST_EXCERPT)]);
     let code: Code = http_to_grpc(status);
-    let details: HashMap<_, _> =
-        [("http.code", status.as_u16().to_string()), ("http.error_message", excerpt.into_owned())].into_iter().collect();
+    let details: HashMap<_, _> = [
+        ("http.code", status.as_u16().to_string()),
+        ("http.error_message", excerpt.into_owned()),
+    ]
+    .into_iter()
+    .collect();
     let mut error = ApiError::new("", status, code, text).with_reason(text);
     for (key, value) in &details {
         error = error.with_metadata(key, value);
@@ -89,22 +105,36 @@ mod tests {
 
     #[tokio::test]
     async fn failures_of_the_application_become_statuses() {
-        let response = http::Response::builder().status(404).header("x-mine", "1").body(Body::from("no such item")).unwrap();
+        let response = http::Response::builder()
+            .status(404)
+            .header("x-mine", "1")
+            .body(Body::from("no such item"))
+            .unwrap();
         let status = answer(response, 1000).await.unwrap_err();
         assert_eq!((status.code(), status.message()), (Code::NotFound, "Not Found"));
         assert_eq!(status.metadata().get(HTTP_STATUS).unwrap(), "404");
         assert_eq!(status.metadata().get("x-mine").unwrap(), "1");
         let details = String::from_utf8_lossy(status.details()).into_owned();
-        assert!(details.contains("no such item") && details.contains("http.code"), "{details}");
+        assert!(
+            details.contains("no such item") && details.contains("http.code"),
+            "{details}"
+        );
     }
 
     #[tokio::test]
     async fn answers_keep_type_and_headers() {
-        let response = http::Response::builder().status(201).header("content-type", "text/plain").body(Body::from("ok")).unwrap();
+        let response = http::Response::builder()
+            .status(201)
+            .header("content-type", "text/plain")
+            .body(Body::from("ok"))
+            .unwrap();
         let response = answer(response, 1000).await.unwrap();
         assert_eq!(response.metadata().get(HTTP_STATUS).unwrap(), "201");
         let message = response.into_inner();
-        assert_eq!((message.content_type.as_str(), message.data.unwrap().value.as_slice()), ("text/plain", &b"ok"[..]));
+        assert_eq!(
+            (message.content_type.as_str(), message.data.unwrap().value.as_slice()),
+            ("text/plain", &b"ok"[..])
+        );
         let long = http::Response::new(Body::from("too long"));
         assert!(answer(long, 3).await.is_err());
     }

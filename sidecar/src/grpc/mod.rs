@@ -8,7 +8,10 @@ mod steps;
 
 use std::sync::Arc;
 
-use crate::{components::state::api::StateApi, invoke::Invoker, metadata::Metadata, metrics::Metrics, resources::configuration::ApiLogging, shutdown::Shutdown};
+use crate::{
+    components::state::api::StateApi, invoke::Invoker, metadata::Metadata, metrics::Metrics,
+    resources::configuration::ApiLogging, shutdown::Shutdown,
+};
 
 /// What the API needs.
 #[derive(Clone)]

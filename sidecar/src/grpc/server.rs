@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use axum::middleware;
 use outrigger_identity::Listener as IdentityListener;
-use outrigger_proto::{internals::service_invocation_server::ServiceInvocationServer, runtime::dapr_server::DaprServer};
+use outrigger_proto::{
+    internals::service_invocation_server::ServiceInvocationServer, runtime::dapr_server::DaprServer,
+};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -27,16 +29,24 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When accepting fails for good.
 pub async fn serve(listener: Listener, api: Api, stop: CancellationToken) -> anyhow::Result<()> {
-    let service = DaprServer::new(api.clone()).max_decoding_message_size(api.max_body).max_encoding_message_size(usize::MAX);
-    let router = Routes::new(service).into_axum_router().layer(middleware::from_fn_with_state(api, steps::around));
+    let service = DaprServer::new(api.clone())
+        .max_decoding_message_size(api.max_body)
+        .max_encoding_message_size(usize::MAX);
+    let router = Routes::new(service)
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(api, steps::around));
     let server = builder().add_routes(Routes::from(router));
     match listener {
         Listener::Tcp(listener) => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
+            server
+                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+                .await?;
         }
         Listener::Unix(listener) => {
-            server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned()).await?;
+            server
+                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+                .await?;
         }
     }
     Ok(())
@@ -46,10 +56,19 @@ pub async fn serve(listener: Listener, api: Api, stop: CancellationToken) -> any
 ///
 /// # Errors
 /// When accepting fails for good.
-pub async fn serve_internal(listener: IdentityListener, service: Service, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve_internal(
+    listener: IdentityListener,
+    service: Service,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let limit = service.max_body.saturating_add(OVERHEAD);
-    let service = ServiceInvocationServer::new(service).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX);
-    builder().add_service(service).serve_with_incoming_shutdown(listener, stop.cancelled_owned()).await?;
+    let service = ServiceInvocationServer::new(service)
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(usize::MAX);
+    builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(listener, stop.cancelled_owned())
+        .await?;
     Ok(())
 }
 

@@ -4,9 +4,9 @@ use outrigger_core::annotations::truthy;
 use outrigger_proto::{
     common::InvokeResponse,
     runtime::{
-        DeleteBulkStateRequest, DeleteStateRequest, ExecuteStateTransactionRequest, GetBulkStateRequest, GetBulkStateResponse,
-        GetMetadataRequest, GetMetadataResponse, GetStateRequest, GetStateResponse, InvokeServiceRequest, SaveStateRequest,
-        SetMetadataRequest, ShutdownRequest, dapr_server::Dapr,
+        DeleteBulkStateRequest, DeleteStateRequest, ExecuteStateTransactionRequest, GetBulkStateRequest,
+        GetBulkStateResponse, GetMetadataRequest, GetMetadataResponse, GetStateRequest, GetStateResponse,
+        InvokeServiceRequest, SaveStateRequest, SetMetadataRequest, ShutdownRequest, dapr_server::Dapr,
     },
 };
 use tonic::{Request, Response, Status};
@@ -23,7 +23,10 @@ impl Dapr for Api {
         Ok(Response::new(state::get(&self.state, request.into_inner()).await?))
     }
 
-    async fn get_bulk_state(&self, request: Request<GetBulkStateRequest>) -> Result<Response<GetBulkStateResponse>, Status> {
+    async fn get_bulk_state(
+        &self,
+        request: Request<GetBulkStateRequest>,
+    ) -> Result<Response<GetBulkStateResponse>, Status> {
         Ok(Response::new(state::bulk_get(&self.state, request.into_inner()).await?))
     }
 
@@ -36,10 +39,15 @@ impl Dapr for Api {
     }
 
     async fn delete_bulk_state(&self, request: Request<DeleteBulkStateRequest>) -> Result<Response<()>, Status> {
-        Ok(Response::new(state::bulk_delete(&self.state, request.into_inner()).await?))
+        Ok(Response::new(
+            state::bulk_delete(&self.state, request.into_inner()).await?,
+        ))
     }
 
-    async fn execute_state_transaction(&self, request: Request<ExecuteStateTransactionRequest>) -> Result<Response<()>, Status> {
+    async fn execute_state_transaction(
+        &self,
+        request: Request<ExecuteStateTransactionRequest>,
+    ) -> Result<Response<()>, Status> {
         Ok(Response::new(state::transact(&self.state, request.into_inner()).await?))
     }
 
@@ -49,12 +57,18 @@ impl Dapr for Api {
 
     async fn set_metadata(&self, request: Request<SetMetadataRequest>) -> Result<Response<()>, Status> {
         let SetMetadataRequest { key, value } = request.into_inner();
-        self.metadata.set(key, value).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        self.metadata
+            .set(key, value)
+            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         Ok(Response::new(()))
     }
 
     async fn shutdown(&self, request: Request<ShutdownRequest>) -> Result<Response<()>, Status> {
-        let force = request.metadata().get("dapr-force-shutdown").and_then(|value| value.to_str().ok()).is_some_and(truthy);
+        let force = request
+            .metadata()
+            .get("dapr-force-shutdown")
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(truthy);
         if force {
             self.shutdown.force();
         } else {

@@ -31,7 +31,10 @@ pub async fn bulk_get(state: &StateApi, request: GetBulkStateRequest) -> Result<
     let parallelism = usize::try_from(request.parallelism).unwrap_or(0);
     let items = state.bulk_get(&request.store_name, request.keys, parallelism).await?;
     let item = |BulkItem { key, found }| match found {
-        Ok(None) => BulkStateItem { key, ..BulkStateItem::default() },
+        Ok(None) => BulkStateItem {
+            key,
+            ..BulkStateItem::default()
+        },
         Ok(Some(item)) => BulkStateItem {
             key,
             data: item.value,
@@ -39,9 +42,15 @@ pub async fn bulk_get(state: &StateApi, request: GetBulkStateRequest) -> Result<
             error: String::new(),
             metadata: expiry(item.expires),
         },
-        Err(error) => BulkStateItem { key, error, ..BulkStateItem::default() },
+        Err(error) => BulkStateItem {
+            key,
+            error,
+            ..BulkStateItem::default()
+        },
     };
-    Ok(GetBulkStateResponse { items: items.into_iter().map(item).collect() })
+    Ok(GetBulkStateResponse {
+        items: items.into_iter().map(item).collect(),
+    })
 }
 
 pub async fn save(state: &StateApi, request: SaveStateRequest) -> Result<(), ApiError> {
@@ -62,7 +71,9 @@ pub async fn delete(state: &StateApi, request: DeleteStateRequest) -> Result<(),
 }
 
 pub async fn bulk_delete(state: &StateApi, request: DeleteBulkStateRequest) -> Result<(), ApiError> {
-    state.bulk_delete(&request.store_name, request.states.into_iter().map(removal).collect()).await
+    state
+        .bulk_delete(&request.store_name, request.states.into_iter().map(removal).collect())
+        .await
 }
 
 pub async fn transact(state: &StateApi, request: ExecuteStateTransactionRequest) -> Result<(), ApiError> {
@@ -99,7 +110,11 @@ fn set(item: StateItem) -> Set {
 }
 
 fn removal(item: StateItem) -> Delete {
-    Delete { key: item.key, etag: item.etag.map(|etag| etag.value), first_write: first_write(item.options) }
+    Delete {
+        key: item.key,
+        etag: item.etag.map(|etag| etag.value),
+        first_write: first_write(item.options),
+    }
 }
 
 fn first_write(options: Option<StateOptions>) -> bool {
@@ -107,5 +122,8 @@ fn first_write(options: Option<StateOptions>) -> bool {
 }
 
 fn expiry(expires: Option<String>) -> HashMap<String, String> {
-    expires.into_iter().map(|expires| ("ttlExpireTime".to_owned(), expires)).collect()
+    expires
+        .into_iter()
+        .map(|expires| ("ttlExpireTime".to_owned(), expires))
+        .collect()
 }

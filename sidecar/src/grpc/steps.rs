@@ -20,7 +20,12 @@ const SERVICE: &str = "/dapr.proto.runtime.v1.Dapr/";
 pub async fn around(State(api): State<Api>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let path = request.uri().path().to_owned();
-    let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let agent = request
+        .headers()
+        .get(header::USER_AGENT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     let mut response = match check_token(&api, &request) {
         Err(error) => error.status().into_http(),
         Ok(()) => next.run(request).await,
@@ -37,14 +42,29 @@ pub async fn around(State(api): State<Api>, request: Request, next: Next) -> Res
     api.metrics.grpc(method, name(code), took);
     if api.logging.enabled {
         let duration = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(method = path, useragent = agent, code = i32::from(code), duration, "gRPC API Called");
+        tracing::info!(
+            method = path,
+            useragent = agent,
+            code = i32::from(code),
+            duration,
+            "gRPC API Called"
+        );
     }
     response
 }
 
 fn check_token(api: &Api, request: &Request) -> Result<(), ApiError> {
-    let Some(expected) = api.token.as_deref() else { return Ok(()) };
-    let refuse = |message: &str| ApiError::new("Unauthenticated", http::StatusCode::UNAUTHORIZED, Code::Unauthenticated, message);
+    let Some(expected) = api.token.as_deref() else {
+        return Ok(());
+    };
+    let refuse = |message: &str| {
+        ApiError::new(
+            "Unauthenticated",
+            http::StatusCode::UNAUTHORIZED,
+            Code::Unauthenticated,
+            message,
+        )
+    };
     match request.headers().get(TOKEN_HEADER) {
         None => Err(refuse("missing api token in request metadata")),
         Some(token) if same(token.as_bytes(), expected.as_bytes()) => Ok(()),
@@ -54,7 +74,10 @@ fn check_token(api: &Api, request: &Request) -> Result<(), ApiError> {
 
 /// The status of an answer that is all headers; one with a body ends with its status, and methods here fail before their body.
 fn code(response: &Response) -> Code {
-    response.headers().get("grpc-status").map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()))
+    response
+        .headers()
+        .get("grpc-status")
+        .map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()))
 }
 
 /// Answers to methods that nobody knows carry no message.
@@ -65,7 +88,9 @@ fn unknown(response: &Response) -> bool {
 fn not_built(path: &str) -> Status {
     match path.strip_prefix(SERVICE) {
         Some(method) => ApiError::not_built(method).status(),
-        None => Status::unimplemented(format!("{path}: this release serves no other gRPC services and does not proxy them to applications")),
+        None => Status::unimplemented(format!(
+            "{path}: this release serves no other gRPC services and does not proxy them to applications"
+        )),
     }
 }
 

@@ -19,9 +19,10 @@ pub async fn healthz(State(public): State<Public>, Query(question): Query<Questi
         return Err(unhealthy("ERR_HEALTH_NOT_READY", message(&public.health.missing())));
     }
     match question.appid.filter(|app_id| !app_id.is_empty()) {
-        Some(app_id) if *app_id != *public.app_id => {
-            Err(unhealthy("ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match".to_owned()))
-        }
+        Some(app_id) if *app_id != *public.app_id => Err(unhealthy(
+            "ERR_HEALTH_APPID_NOT_MATCH",
+            "dapr app-id does not match".to_owned(),
+        )),
         _ => Ok(StatusCode::NO_CONTENT),
     }
 }
@@ -30,7 +31,10 @@ pub async fn outbound(State(public): State<Public>) -> Result<StatusCode, ApiErr
     if *public.outbound.borrow() {
         Ok(StatusCode::NO_CONTENT)
     } else {
-        Err(unhealthy("ERR_OUTBOUND_HEALTH_NOT_READY", "dapr outbound is not ready".to_owned()))
+        Err(unhealthy(
+            "ERR_OUTBOUND_HEALTH_NOT_READY",
+            "dapr outbound is not ready".to_owned(),
+        ))
     }
 }
 
@@ -41,7 +45,10 @@ fn unhealthy(code: &'static str, message: String) -> ApiError {
 /// Upstream's list of targets, then the reasons.
 fn message(missing: &[(&'static str, String)]) -> String {
     let names: Vec<_> = missing.iter().map(|(name, _)| *name).collect();
-    let reasons: String = missing.iter().map(|(name, reason)| format!("; {name}: {reason}")).collect();
+    let reasons: String = missing
+        .iter()
+        .map(|(name, reason)| format!("; {name}: {reason}"))
+        .collect();
     format!("dapr is not ready: [{}]{reasons}", names.join(" "))
 }
 
@@ -51,7 +58,13 @@ mod tests {
 
     #[test]
     fn says_what_is_missing_and_why() {
-        let missing = [("operator", "connection refused".to_owned()), ("runtime", "starting".to_owned())];
-        assert_eq!(message(&missing), "dapr is not ready: [operator runtime]; operator: connection refused; runtime: starting");
+        let missing = [
+            ("operator", "connection refused".to_owned()),
+            ("runtime", "starting".to_owned()),
+        ];
+        assert_eq!(
+            message(&missing),
+            "dapr is not ready: [operator runtime]; operator: connection refused; runtime: starting"
+        );
     }
 }

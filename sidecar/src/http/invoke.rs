@@ -53,7 +53,10 @@ pub async fn invoke(State(api): State<Api>, request: Request) -> Result<Response
         headers: parts.headers,
         body: payload(body).await?,
     };
-    api.invoker.invoke(invocation).await.map_err(|error| error.for_api(&app_id))
+    api.invoker
+        .invoke(invocation)
+        .await
+        .map_err(|error| error.for_api(&app_id))
 }
 
 /// A body of known length is read, so that it can be sent again; another one is passed on as it arrives.
@@ -66,8 +69,18 @@ async fn payload(body: Body) -> Result<Payload, ApiError> {
 
 fn refuse(error: &target::Error) -> ApiError {
     match error {
-        target::Error::NoAppId => ApiError::new("ERR_DIRECT_INVOKE", StatusCode::NOT_FOUND, Code::NotFound, error.to_string()),
-        other => ApiError::new("ERR_BAD_REQUEST", StatusCode::BAD_REQUEST, Code::InvalidArgument, format!("invalid request: {other}")),
+        target::Error::NoAppId => ApiError::new(
+            "ERR_DIRECT_INVOKE",
+            StatusCode::NOT_FOUND,
+            Code::NotFound,
+            error.to_string(),
+        ),
+        other => ApiError::new(
+            "ERR_BAD_REQUEST",
+            StatusCode::BAD_REQUEST,
+            Code::InvalidArgument,
+            format!("invalid request: {other}"),
+        ),
     }
 }
 
@@ -78,7 +91,10 @@ fn not_built(path: &str) -> Option<&'static str> {
         return None;
     }
     let group = segments.next()?;
-    NOT_BUILT.iter().find(|(name, _)| *name == group).map(|(_, block)| *block)
+    NOT_BUILT
+        .iter()
+        .find(|(name, _)| *name == group)
+        .map(|(_, block)| *block)
 }
 
 #[cfg(test)]
@@ -89,7 +105,14 @@ mod tests {
     fn building_blocks_that_are_missing_are_named() {
         assert_eq!(not_built("/v1.0/publish/p/t"), Some("pub/sub"));
         assert_eq!(not_built("/v1.0-alpha1/lock/x"), Some("distributed lock"));
-        for other in ["/v1.0/state/x", "/v1.0/publisher/x", "/v1.0-gamma/publish/x", "/v2.0/publish/x", "/publish", "/v1.0"] {
+        for other in [
+            "/v1.0/state/x",
+            "/v1.0/publisher/x",
+            "/v1.0-gamma/publish/x",
+            "/v2.0/publish/x",
+            "/publish",
+            "/v1.0",
+        ] {
             assert_eq!(not_built(other), None, "{other}");
         }
     }

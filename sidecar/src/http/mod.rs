@@ -70,7 +70,10 @@ pub fn api(api: Api) -> Router {
         .route("/v1.0/state/{store}", post(state::save).put(state::save))
         .route(
             "/v1.0/state/{store}/{key}",
-            get(state::get).delete(state::delete).post(state::bulk_or_transaction).put(state::bulk_or_transaction),
+            get(state::get)
+                .delete(state::delete)
+                .post(state::bulk_or_transaction)
+                .put(state::bulk_or_transaction),
         )
         .route("/v1.0-alpha1/state/{store}/query", post(state::query).put(state::query))
         .route("/v1.0/invoke/{*target}", any(invoke::invoke))
@@ -80,7 +83,11 @@ pub fn api(api: Api) -> Router {
     let token = middleware::from_fn_with_state(api.clone(), steps::check_token);
     let header = middleware::from_fn_with_state(api.clone(), steps::check_header_size);
     let measure = middleware::from_fn_with_state(api.clone(), steps::measure);
-    public(api.public).merge(routes).layer(token).layer(header).layer(measure)
+    public(api.public)
+        .merge(routes)
+        .layer(token)
+        .layer(header)
+        .layer(measure)
 }
 
 /// Reads a body, whose size the server limits.

@@ -64,7 +64,10 @@ pub async fn bind(addresses: &[String], port: u16, purpose: &'static str) -> any
             return Ok(listeners);
         }
         if attempt == 1 {
-            tracing::warn!(error = format!("{failure:#}"), "could not listen on any endpoint; trying again for a moment");
+            tracing::warn!(
+                error = format!("{failure:#}"),
+                "could not listen on any endpoint; trying again for a moment"
+            );
         }
         if attempt < BIND_TRIES {
             tokio::time::sleep(BIND_PAUSE).await;
@@ -141,8 +144,15 @@ fn connection(io: Box<dyn Io>, router: &Router, limits: Limits, connections: &Gr
     if !limits.h2c {
         builder = builder.http1_only();
     }
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(limits.max_header.max(SMALLEST_BUFFER) * 2);
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(u32::try_from(limits.max_header).unwrap_or(u32::MAX).max(16 << 10));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(limits.max_header.max(SMALLEST_BUFFER) * 2);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.max_header).unwrap_or(u32::MAX).max(16 << 10));
     let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
     let connection = connections.watch(connection);
     tokio::spawn(async move {

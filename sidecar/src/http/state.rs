@@ -113,9 +113,24 @@ pub async fn delete(
     Query(parameters): Parameters,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    let etag = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let concurrency = parameters.iter().find(|(name, _)| name == "concurrency").map(|(_, value)| value.as_str());
-    api.state.delete(&store, Delete { key, etag, first_write: first_write(concurrency) }).await?;
+    let etag = headers
+        .get(header::IF_MATCH)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    let concurrency = parameters
+        .iter()
+        .find(|(name, _)| name == "concurrency")
+        .map(|(_, value)| value.as_str());
+    api.state
+        .delete(
+            &store,
+            Delete {
+                key,
+                etag,
+                first_write: first_write(concurrency),
+            },
+        )
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -140,20 +155,31 @@ pub async fn query(State(api): State<Api>, Path(store): Path<String>) -> ApiErro
 async fn bulk(api: &Api, store: &str, body: Body) -> Result<Response, ApiError> {
     api.state.store(store)?;
     let BulkRequest { keys, parallelism } = json(&read(body).await?)?;
-    let items = api.state.bulk_get(store, keys, usize::try_from(parallelism).unwrap_or(0)).await?;
+    let items = api
+        .state
+        .bulk_get(store, keys, usize::try_from(parallelism).unwrap_or(0))
+        .await?;
     Ok(Json(items.into_iter().map(BulkAnswer::from).collect::<Vec<_>>()).into_response())
 }
 
-async fn transaction(api: &Api, store: &str, metadata: &HashMap<String, String>, body: Body) -> Result<Response, ApiError> {
+async fn transaction(
+    api: &Api,
+    store: &str,
+    metadata: &HashMap<String, String>,
+    body: Body,
+) -> Result<Response, ApiError> {
     api.state.store(store)?;
     let mut transaction: Transaction = json(&read(body).await?)?;
     let mut common = transaction.metadata.take().unwrap_or_default();
     common.extend(metadata.clone());
-    let operations = transaction.operations.into_iter().map(|step| match step.operation.as_str() {
-        "upsert" => Ok(Operation::Set(step.request.into_set(&common))),
-        "delete" => Ok(Operation::Delete(step.request.into_delete())),
-        other => Err(StateApi::unknown_operation(other)),
-    });
+    let operations = transaction
+        .operations
+        .into_iter()
+        .map(|step| match step.operation.as_str() {
+            "upsert" => Ok(Operation::Set(step.request.into_set(&common))),
+            "delete" => Ok(Operation::Delete(step.request.into_delete())),
+            other => Err(StateApi::unknown_operation(other)),
+        });
     let operations: Vec<_> = operations.collect::<Result<_, _>>()?;
     if !operations.is_empty() {
         api.state.transact(store, operations).await?;
@@ -186,13 +212,22 @@ impl Save {
 
 impl From<BulkItem> for BulkAnswer {
     fn from(item: BulkItem) -> Self {
-        let mut answer = Self { key: item.key, data: None, etag: None, metadata: None, error: None };
+        let mut answer = Self {
+            key: item.key,
+            data: None,
+            etag: None,
+            metadata: None,
+            error: None,
+        };
         match item.found {
             Ok(None) => {}
             Err(error) => answer.error = Some(error),
             Ok(Some(Item { value, etag, expires })) => {
                 // Values that came over gRPC need not be JSON.
-                match String::from_utf8(value.into()).ok().and_then(|text| RawValue::from_string(text).ok()) {
+                match String::from_utf8(value.into())
+                    .ok()
+                    .and_then(|text| RawValue::from_string(text).ok())
+                {
                     Some(data) => answer.data = Some(data),
                     None => answer.error = Some("the value is not JSON: read it with a single get".to_owned()),
                 }
@@ -209,7 +244,8 @@ fn first_write(concurrency: Option<&str>) -> bool {
 }
 
 fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))
 }
 
 /// `metadata.<name>=<value>`; the first of a name wins.
@@ -248,7 +284,10 @@ mod tests {
     #[test]
     fn values_are_stored_as_compact_json() {
         for (json, expected) in [
-            (r#" { "a b" : [ 1 , 2.50 ] , "c\" d" : "e\\" , "f" : " " } "#, r#"{"a b":[1,2.50],"c\" d":"e\\","f":" "}"#),
+            (
+                r#" { "a b" : [ 1 , 2.50 ] , "c\" d" : "e\\" , "f" : " " } "#,
+                r#"{"a b":[1,2.50],"c\" d":"e\\","f":" "}"#,
+            ),
             ("\"text\"", "\"text\""),
             ("12345678901234567890123", "12345678901234567890123"),
         ] {
@@ -259,10 +298,18 @@ mod tests {
     #[test]
     fn metadata_of_the_request_wins() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let metadata = request_metadata(&[pair("metadata.ttlInSeconds", "5"), pair("metadata.ttlInSeconds", "6"), pair("x", "y")]);
-        let save: Save = serde_json::from_str(r#"{"key":"k","value":1,"metadata":{"ttlInSeconds":"1","a":"b"}}"#).unwrap();
+        let metadata = request_metadata(&[
+            pair("metadata.ttlInSeconds", "5"),
+            pair("metadata.ttlInSeconds", "6"),
+            pair("x", "y"),
+        ]);
+        let save: Save =
+            serde_json::from_str(r#"{"key":"k","value":1,"metadata":{"ttlInSeconds":"1","a":"b"}}"#).unwrap();
         let set = save.into_set(&metadata);
-        assert_eq!((set.metadata["ttlInSeconds"].as_str(), set.metadata["a"].as_str()), ("5", "b"));
+        assert_eq!(
+            (set.metadata["ttlInSeconds"].as_str(), set.metadata["a"].as_str()),
+            ("5", "b")
+        );
     }
 
     #[test]

@@ -33,7 +33,11 @@ where
 pub async fn check_token(State(api): State<Api>, request: Request, next: Next) -> Response {
     let exempt = request.method() == Method::GET && matches!(request.uri().path(), HEALTHZ | OUTBOUND);
     if let Some(expected) = api.token.as_deref().filter(|_| !exempt) {
-        let presented = request.headers().get(TOKEN_HEADER).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let presented = request
+            .headers()
+            .get(TOKEN_HEADER)
+            .map(http::HeaderValue::as_bytes)
+            .unwrap_or_default();
         if !same(presented, expected.as_bytes()) {
             return (StatusCode::UNAUTHORIZED, "invalid api token").into_response();
         }
@@ -43,10 +47,18 @@ pub async fn check_token(State(api): State<Api>, request: Request, next: Next) -
 
 /// Refuses headers beyond the limit. The connection's own buffer cannot be made that small.
 pub async fn check_header_size(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let size: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let size: usize = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
     // A few bytes of room, as Go's server leaves.
     if size > api.max_header + 4096 {
-        return (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers are too large (--read-buffer-size)").into_response();
+        return (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers are too large (--read-buffer-size)",
+        )
+            .into_response();
     }
     next.run(request).await
 }
@@ -58,8 +70,16 @@ pub async fn measure(State(api): State<Api>, matched: Option<MatchedPath>, reque
     let label = label(&api, matched.as_ref().map(MatchedPath::as_str), request.uri().path());
     let health = matches!(request.uri().path(), HEALTHZ | OUTBOUND);
     let log = (api.logging.enabled && !(health && api.logging.omit_health_checks)).then(|| {
-        let shown = if api.logging.obfuscate_urls { label.clone() } else { request.uri().path().to_owned() };
-        let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let shown = if api.logging.obfuscate_urls {
+            label.clone()
+        } else {
+            request.uri().path().to_owned()
+        };
+        let agent = request
+            .headers()
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         (format!("{method} {shown}"), agent.to_owned())
     });
     let response = next.run(request).await;
@@ -76,7 +96,9 @@ pub async fn measure(State(api): State<Api>, matched: Option<MatchedPath>, reque
 fn label(api: &Api, matched: Option<&str>, path: &str) -> String {
     match matched {
         Some(route) if route.starts_with("/v1.0/state/") => {
-            let store = path.strip_prefix("/v1.0/state/").and_then(|rest| rest.split('/').next());
+            let store = path
+                .strip_prefix("/v1.0/state/")
+                .and_then(|rest| rest.split('/').next());
             match store.filter(|store| api.state.store(store).is_ok()) {
                 Some(store) => format!("/v1.0/state/{store}"),
                 None => route.to_owned(),
@@ -90,7 +112,9 @@ fn label(api: &Api, matched: Option<&str>, path: &str) -> String {
 
 fn verb(method: &Method) -> &str {
     match *method {
-        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => method.as_str(),
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
+            method.as_str()
+        }
         _ => "UNKNOWN",
     }
 }

@@ -3,22 +3,44 @@
 use std::collections::HashMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use outrigger_proto::{
-    common::http_extension::Verb,
-    internals::ListStringValue,
-};
+use outrigger_proto::{common::http_extension::Verb, internals::ListStringValue};
 
 /// Headers of one connection, which must not travel further.
 const HOP_BY_HOP: [&str; 10] = [
-    "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings", "te", "trailer",
-    "proxy-authorization", "proxy-authenticate",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "te",
+    "trailer",
+    "proxy-authorization",
+    "proxy-authenticate",
 ];
 /// Meant for this sidecar, or set anew by whoever writes the message.
-const OURS: [&str; 5] = ["content-length", "host", "dapr-app-id", "dapr-api-token", "destination-app-id"];
+const OURS: [&str; 5] = [
+    "content-length",
+    "host",
+    "dapr-app-id",
+    "dapr-api-token",
+    "destination-app-id",
+];
 
 /// Header names that gRPC metadata carries with a prefix.
 const PERMANENT: [&str; 13] = [
-    "cache-control", "content-type", "cookie", "date", "expect", "from", "host", "max-forwards", "origin", "pragma", "referer", "via",
+    "cache-control",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "from",
+    "host",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "referer",
+    "via",
     "warning",
 ];
 
@@ -87,11 +109,16 @@ pub fn to_grpc(headers: &HeaderMap) -> HeaderMap {
     let mut metadata = HeaderMap::new();
     for (name, value) in headers {
         let text = name.as_str();
-        if HOP_BY_HOP.contains(&text) || text == "content-length" || text.ends_with("-bin") || text.starts_with("grpc-") {
+        if HOP_BY_HOP.contains(&text) || text == "content-length" || text.ends_with("-bin") || text.starts_with("grpc-")
+        {
             continue;
         }
         let permanent = PERMANENT.contains(&text) || text.starts_with("accept") || text.starts_with("if-");
-        let renamed = if permanent { HeaderName::try_from(format!("dapr-{text}")).ok() } else { Some(name.clone()) };
+        let renamed = if permanent {
+            HeaderName::try_from(format!("dapr-{text}")).ok()
+        } else {
+            Some(name.clone())
+        };
         if let Some(name) = renamed {
             metadata.append(name, value.clone());
         }
@@ -102,7 +129,12 @@ pub fn to_grpc(headers: &HeaderMap) -> HeaderMap {
 /// Tells the callee who calls. What a client claims about itself is overwritten.
 pub fn add_route(metadata: &mut Metadata, route: &Route<'_>) {
     let set = |metadata: &mut Metadata, name: &str, value: &str| {
-        metadata.insert(name.to_owned(), ListStringValue { values: vec![value.to_owned()] });
+        metadata.insert(
+            name.to_owned(),
+            ListStringValue {
+                values: vec![value.to_owned()],
+            },
+        );
     };
     set(metadata, CALLER_APP_ID, route.caller);
     set(metadata, CALLER_NAMESPACE, route.caller_namespace);
@@ -111,7 +143,10 @@ pub fn add_route(metadata: &mut Metadata, route: &Route<'_>) {
     let mut add = |name: &str, value: String| metadata.entry(name.to_owned()).or_default().values.push(value);
     add("x-forwarded-for", route.host.to_owned());
     add("x-forwarded-host", route.caller.to_owned());
-    add("forwarded", format!("for={0};by={0};host={1}", route.host, route.caller));
+    add(
+        "forwarded",
+        format!("for={0};by={0};host={1}", route.host, route.caller),
+    );
 }
 
 /// Sets the content type that the message carries beside its headers.
@@ -124,7 +159,11 @@ pub fn set_content_type(headers: &mut HeaderMap, content_type: &str) {
 }
 
 pub fn content_type(headers: &HeaderMap) -> String {
-    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The verb of the internal protocol; `None` for methods that it does not know.
@@ -142,8 +181,14 @@ pub fn method(verb: i32) -> Option<Method> {
 }
 
 fn named_in_connection(headers: &HeaderMap) -> Vec<String> {
-    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
+    let values = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect()
 }
 
 #[cfg(test)]
@@ -151,7 +196,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
@@ -175,12 +223,19 @@ mod tests {
 
     #[test]
     fn names_that_http_cannot_carry_are_renamed_or_dropped() {
-        let list = |value: &str| ListStringValue { values: vec![value.to_owned()] };
+        let list = |value: &str| ListStringValue {
+            values: vec![value.to_owned()],
+        };
         let metadata = Metadata::from([
             (":authority".to_owned(), list("x")),
             ("grpc-timeout".to_owned(), list("1S")),
             ("grpc-trace-bin".to_owned(), list("b")),
-            ("X-Two".to_owned(), ListStringValue { values: vec!["1".into(), "2".into()] }),
+            (
+                "X-Two".to_owned(),
+                ListStringValue {
+                    values: vec!["1".into(), "2".into()],
+                },
+            ),
             ("bad name".to_owned(), list("x")),
             ("bad-value".to_owned(), list("a\nb")),
         ]);
@@ -193,8 +248,19 @@ mod tests {
 
     #[test]
     fn a_caller_cannot_claim_to_be_someone_else() {
-        let mut metadata = to_metadata(&headers(&[("dapr-caller-app-id", "admin"), ("x-forwarded-for", "1.2.3.4")]));
-        add_route(&mut metadata, &Route { caller: "cart", caller_namespace: "shop", host: "10.0.0.1", callee: "till" });
+        let mut metadata = to_metadata(&headers(&[
+            ("dapr-caller-app-id", "admin"),
+            ("x-forwarded-for", "1.2.3.4"),
+        ]));
+        add_route(
+            &mut metadata,
+            &Route {
+                caller: "cart",
+                caller_namespace: "shop",
+                host: "10.0.0.1",
+                callee: "till",
+            },
+        );
         assert_eq!(metadata[CALLER_APP_ID].values, ["cart"]);
         assert_eq!(metadata[CALLEE_APP_ID].values, ["till"]);
         assert_eq!(metadata["x-forwarded-for"].values, ["1.2.3.4", "10.0.0.1"]);
@@ -203,8 +269,20 @@ mod tests {
 
     #[test]
     fn answers_over_grpc_rename_what_http_defines() {
-        let metadata = to_grpc(&headers(&[("content-type", "a/b"), ("x-mine", "1"), ("content-length", "5"), ("accept-ranges", "none")]));
-        assert_eq!((&metadata["dapr-content-type"], &metadata["x-mine"], &metadata["dapr-accept-ranges"]), (&"a/b".parse().unwrap(), &"1".parse().unwrap(), &"none".parse().unwrap()));
+        let metadata = to_grpc(&headers(&[
+            ("content-type", "a/b"),
+            ("x-mine", "1"),
+            ("content-length", "5"),
+            ("accept-ranges", "none"),
+        ]));
+        assert_eq!(
+            (
+                &metadata["dapr-content-type"],
+                &metadata["x-mine"],
+                &metadata["dapr-accept-ranges"]
+            ),
+            (&"a/b".parse().unwrap(), &"1".parse().unwrap(), &"none".parse().unwrap())
+        );
         assert_eq!(metadata.len(), 3);
     }
 

@@ -74,11 +74,22 @@ impl Invoker {
         if invocation.target.app_id == self.app_id && namespace == self.namespace {
             return self.local(invocation).await;
         }
-        let address = self.resolver.resolve(&invocation.target.app_id, namespace, self.internal_port)?;
-        let peer = Peer { address, namespace: namespace.to_owned(), app_id: invocation.target.app_id.clone() };
+        let address = self
+            .resolver
+            .resolve(&invocation.target.app_id, namespace, self.internal_port)?;
+        let peer = Peer {
+            address,
+            namespace: namespace.to_owned(),
+            app_id: invocation.target.app_id.clone(),
+        };
         let verb = headers::verb(&invocation.verb).ok_or(Error::Verb(invocation.verb))?;
         let mut metadata = headers::to_metadata(&invocation.headers);
-        let route = Route { caller: &self.app_id, caller_namespace: &self.namespace, host: &self.host, callee: &peer.app_id };
+        let route = Route {
+            caller: &self.app_id,
+            caller_namespace: &self.namespace,
+            host: &self.host,
+            callee: &peer.app_id,
+        };
         headers::add_route(&mut metadata, &route);
         let remote = Remote {
             method: invocation.target.method,
@@ -88,8 +99,11 @@ impl Invoker {
             metadata,
             body: invocation.body,
         };
-        self.metrics.invocation_sent(&peer.app_id, matches!(remote.body, Payload::Arriving(_)));
-        remote::call(&self.pool, &peer, remote, self.max_body).await.map_err(|status| Error::Remote(Box::new(status)))
+        self.metrics
+            .invocation_sent(&peer.app_id, matches!(remote.body, Payload::Arriving(_)));
+        remote::call(&self.pool, &peer, remote, self.max_body)
+            .await
+            .map_err(|status| Error::Remote(Box::new(status)))
     }
 
     async fn local(&self, invocation: Invocation) -> Result<Response<Body>, Error> {
@@ -113,8 +127,17 @@ impl Error {
     /// The error as callers of the APIs see it.
     pub fn for_api(&self, app_id: &str) -> ApiError {
         let denied = matches!(self, Self::Remote(status) if status.code() == Code::PermissionDenied);
-        let http = if denied { StatusCode::FORBIDDEN } else { StatusCode::INTERNAL_SERVER_ERROR };
+        let http = if denied {
+            StatusCode::FORBIDDEN
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        };
         let grpc = if denied { Code::PermissionDenied } else { Code::Internal };
-        ApiError::new("ERR_DIRECT_INVOKE", http, grpc, format!("failed to invoke, id: {app_id}, err: {self}"))
+        ApiError::new(
+            "ERR_DIRECT_INVOKE",
+            http,
+            grpc,
+            format!("failed to invoke, id: {app_id}, err: {self}"),
+        )
     }
 }

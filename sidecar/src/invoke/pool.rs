@@ -31,7 +31,10 @@ pub struct Pool {
 
 impl Pool {
     pub fn new(identity: Option<Identity>) -> Self {
-        Self { identity, channels: Mutex::default() }
+        Self {
+            identity,
+            channels: Mutex::default(),
+        }
     }
 
     /// A channel that connects when it is used.
@@ -46,7 +49,10 @@ impl Pool {
         }
         let channel = match &self.identity {
             Some(identity) => {
-                let expect = Expect::Workload { namespace: peer.namespace.clone(), app_id: peer.app_id.clone() };
+                let expect = Expect::Workload {
+                    namespace: peer.namespace.clone(),
+                    app_id: peer.app_id.clone(),
+                };
                 identity.channel_with_keepalive(&peer.address, expect, KEEPALIVE)?
             }
             None => plain_channel(&peer.address, KEEPALIVE)?,
@@ -68,7 +74,9 @@ impl Pool {
                 () = tokio::time::sleep(SWEEP) => {}
             }
             let now = Instant::now();
-            self.channels.lock().retain(|_, (_, used)| now.duration_since(*used) < IDLE);
+            self.channels
+                .lock()
+                .retain(|_, (_, used)| now.duration_since(*used) < IDLE);
         }
     }
 }
@@ -80,7 +88,11 @@ mod tests {
     use super::*;
 
     fn peer(address: &str) -> Peer {
-        Peer { address: address.into(), namespace: "shop".into(), app_id: "cart".into() }
+        Peer {
+            address: address.into(),
+            namespace: "shop".into(),
+            app_id: "cart".into(),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,9 +55,17 @@ pub async fn call(pool: &Pool, peer: &Peer, remote: Remote, max_body: usize) -> 
         method: remote.method,
         data: None,
         content_type: remote.content_type,
-        http_extension: Some(HttpExtension { verb: remote.verb.into(), querystring: remote.query }),
+        http_extension: Some(HttpExtension {
+            verb: remote.verb.into(),
+            querystring: remote.query,
+        }),
     };
-    let request = InternalInvokeRequest { ver: ApiVersion::V1.into(), metadata: remote.metadata, message: Some(message), actor: None };
+    let request = InternalInvokeRequest {
+        ver: ApiVersion::V1.into(),
+        metadata: remote.metadata,
+        message: Some(message),
+        actor: None,
+    };
     let mut body = remote.body;
     let mut tries = 0;
     loop {
@@ -66,7 +74,9 @@ pub async fn call(pool: &Pool, peer: &Peer, remote: Remote, max_body: usize) -> 
             Payload::Arriving(body) => Payload::Arriving(std::mem::take(body)),
         };
         let again = matches!(this_time, Payload::Whole(_)) && tries < RETRIES;
-        let channel = pool.channel(peer).map_err(|error| Status::unavailable(error.to_string()))?;
+        let channel = pool
+            .channel(peer)
+            .map_err(|error| Status::unavailable(error.to_string()))?;
         let status = match once(channel, request.clone(), this_time, max_body).await {
             Ok(response) => return Ok(response),
             Err(status) => status,
@@ -78,27 +88,47 @@ pub async fn call(pool: &Pool, peer: &Peer, remote: Remote, max_body: usize) -> 
         if !again {
             return Err(status);
         }
-        tracing::debug!(app_id = peer.app_id, address = peer.address, error = crate::text::status(&status), "trying again");
+        tracing::debug!(
+            app_id = peer.app_id,
+            address = peer.address,
+            error = crate::text::status(&status),
+            "trying again"
+        );
         tries += 1;
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn once(channel: Channel, request: InternalInvokeRequest, body: Payload, max_body: usize) -> Result<Response<Body>, Status> {
+async fn once(
+    channel: Channel,
+    request: InternalInvokeRequest,
+    body: Payload,
+    max_body: usize,
+) -> Result<Response<Body>, Status> {
     let mut client = ServiceInvocationClient::new(channel).max_decoding_message_size(max_body.saturating_add(OVERHEAD));
     let (whole, body) = match body {
         Payload::Whole(bytes) => (Some(bytes.clone()), Body::from(bytes)),
         Payload::Arriving(body) => (None, body),
     };
     let (broken, breaks) = oneshot::channel();
-    let first = InternalInvokeRequestStream { request: Some(request.clone()), payload: None };
+    let first = InternalInvokeRequestStream {
+        request: Some(request.clone()),
+        payload: None,
+    };
     let messages = stream::once(async { first }).chain(until_broken(body, broken));
     let answer = async {
         let mut answers = client.call_local_stream(messages).await?.into_inner();
-        let first = answers.message().await?.ok_or_else(|| Status::internal("the other sidecar sent no answer"))?;
-        let head = first.response.ok_or_else(|| Status::internal("the other sidecar's answer has no head"))?;
+        let first = answers
+            .message()
+            .await?
+            .ok_or_else(|| Status::internal("the other sidecar sent no answer"))?;
+        let head = first
+            .response
+            .ok_or_else(|| Status::internal("the other sidecar's answer has no head"))?;
         let rest = answers.map(|message| match message {
-            Ok(message) if message.response.is_some() => Err(Status::internal("a second head in the other sidecar's answer")),
+            Ok(message) if message.response.is_some() => {
+                Err(Status::internal("a second head in the other sidecar's answer"))
+            }
             Ok(message) => Ok(message.payload),
             Err(status) => Err(status),
         });
@@ -121,19 +151,32 @@ async fn unary(
     data: Bytes,
 ) -> Result<Response<Body>, Status> {
     if let Some(message) = &mut request.message {
-        message.data = Some(prost_types::Any { type_url: String::new(), value: data.into() });
+        message.data = Some(prost_types::Any {
+            type_url: String::new(),
+            value: data.into(),
+        });
     }
     let mut head = client.call_local(request).await?.into_inner();
-    let data = head.message.as_mut().and_then(|message| message.data.take()).unwrap_or_default();
+    let data = head
+        .message
+        .as_mut()
+        .and_then(|message| message.data.take())
+        .unwrap_or_default();
     response(head, Body::from(data.value)).await
 }
 
 /// Payloads of the request. When its body breaks off, the stream must not end: an end would make the rest look whole.
-fn until_broken(body: Body, broken: oneshot::Sender<axum::Error>) -> impl Stream<Item = InternalInvokeRequestStream> + Send {
+fn until_broken(
+    body: Body,
+    broken: oneshot::Sender<axum::Error>,
+) -> impl Stream<Item = InternalInvokeRequestStream> + Send {
     let mut broken = Some(broken);
     wire::payloads(body).filter_map(move |payload| {
         let failed = match payload {
-            Ok(payload) => Ok(InternalInvokeRequestStream { request: None, payload: Some(payload) }),
+            Ok(payload) => Ok(InternalInvokeRequestStream {
+                request: None,
+                payload: Some(payload),
+            }),
             Err(error) => Err((error, broken.take())),
         };
         async move {
@@ -159,9 +202,12 @@ async fn response(head: InternalInvokeResponse, body: Body) -> Result<Response<B
     if grpc {
         return from_grpc(&status, headers, body).await;
     }
-    let code = u16::try_from(status.code).ok().and_then(|code| StatusCode::from_u16(code).ok());
+    let code = u16::try_from(status.code)
+        .ok()
+        .and_then(|code| StatusCode::from_u16(code).ok());
     let mut response = Response::new(body);
-    *response.status_mut() = code.ok_or_else(|| Status::internal(format!("the application's status {} is not one of HTTP", status.code)))?;
+    *response.status_mut() =
+        code.ok_or_else(|| Status::internal(format!("the application's status {} is not one of HTTP", status.code)))?;
     *response.headers_mut() = headers;
     Ok(response)
 }

@@ -30,7 +30,11 @@ impl Resolver {
     /// that everything else still works.
     pub fn new(mode: Mode, wanted: Option<&NameResolution>) -> Self {
         let component = wanted.map(|wanted| wanted.component.trim()).unwrap_or_default();
-        let option = |key: &str| wanted.and_then(|wanted| wanted.configuration.get(key)).and_then(|value| value.as_str());
+        let option = |key: &str| {
+            wanted
+                .and_then(|wanted| wanted.configuration.get(key))
+                .and_then(|value| value.as_str())
+        };
         match (component, mode) {
             ("kubernetes", _) | ("", Mode::Kubernetes) => match option("template") {
                 Some(_) => Self::Unavailable("nameResolution.configuration.template is not supported by this release".to_owned()),
@@ -60,10 +64,15 @@ impl Resolver {
             Self::Kubernetes { domain } => Ok(format!("{app_id}-dapr.{namespace}.svc.{domain}:{port}")),
             Self::NameFormat { format } => {
                 let address = format.replace(APP_ID, app_id);
-                let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                let has_port = address
+                    .rsplit_once(':')
+                    .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
                 Ok(if has_port { address } else { format!("{address}:{port}") })
             }
-            Self::Unavailable(reason) => Err(Error { app_id: app_id.to_owned(), reason: reason.clone() }),
+            Self::Unavailable(reason) => Err(Error {
+                app_id: app_id.to_owned(),
+                reason: reason.clone(),
+            }),
         }
     }
 }
@@ -75,29 +84,51 @@ mod tests {
     use super::*;
 
     fn wanted(component: &str, configuration: serde_json::Value) -> Option<NameResolution> {
-        Some(NameResolution { component: component.into(), version: "v1".into(), configuration })
+        Some(NameResolution {
+            component: component.into(),
+            version: "v1".into(),
+            configuration,
+        })
     }
 
     #[test]
     fn services_in_kubernetes() {
         let resolver = Resolver::new(Mode::Kubernetes, None);
-        assert_eq!(resolver.resolve("cart", "shop", 50002).unwrap(), "cart-dapr.shop.svc.cluster.local:50002");
-        let resolver = Resolver::new(Mode::Kubernetes, wanted("kubernetes", json!({"clusterDomain": "k.example"})).as_ref());
-        assert_eq!(resolver.resolve("cart", "shop", 1).unwrap(), "cart-dapr.shop.svc.k.example:1");
+        assert_eq!(
+            resolver.resolve("cart", "shop", 50002).unwrap(),
+            "cart-dapr.shop.svc.cluster.local:50002"
+        );
+        let resolver = Resolver::new(
+            Mode::Kubernetes,
+            wanted("kubernetes", json!({"clusterDomain": "k.example"})).as_ref(),
+        );
+        assert_eq!(
+            resolver.resolve("cart", "shop", 1).unwrap(),
+            "cart-dapr.shop.svc.k.example:1"
+        );
     }
 
     #[test]
     fn formats() {
-        let resolver = Resolver::new(Mode::Standalone, wanted("nameformat", json!({"format": "{appid}.internal"})).as_ref());
+        let resolver = Resolver::new(
+            Mode::Standalone,
+            wanted("nameformat", json!({"format": "{appid}.internal"})).as_ref(),
+        );
         assert_eq!(resolver.resolve("cart", "", 50002).unwrap(), "cart.internal:50002");
-        let resolver = Resolver::new(Mode::Standalone, wanted("nameformat", json!({"format": "127.0.0.{appid}:7"})).as_ref());
+        let resolver = Resolver::new(
+            Mode::Standalone,
+            wanted("nameformat", json!({"format": "127.0.0.{appid}:7"})).as_ref(),
+        );
         assert_eq!(resolver.resolve("11", "", 50002).unwrap(), "127.0.0.11:7");
     }
 
     #[test]
     fn what_is_missing_says_so() {
         let reason = |mode, wanted: Option<NameResolution>| {
-            Resolver::new(mode, wanted.as_ref()).resolve("cart", "shop", 1).unwrap_err().to_string()
+            Resolver::new(mode, wanted.as_ref())
+                .resolve("cart", "shop", 1)
+                .unwrap_err()
+                .to_string()
         };
         assert!(reason(Mode::Standalone, None).starts_with("couldn't resolve the address of cart: mDNS"));
         assert!(reason(Mode::Kubernetes, wanted("consul", json!(null))).contains("\"consul\""));

@@ -12,7 +12,17 @@ const PREFIX: &str = "/v1.0/invoke/";
 const METHOD: &str = "/method";
 
 /// What a path segment may not contain as it is.
-const RESERVED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}').add(b'%');
+const RESERVED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'%');
 
 /// Why a request cannot be invoked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +53,11 @@ impl Target {
     /// # Errors
     /// When none of them names one, or what they name is not legal.
     pub fn of(path: &str, headers: &HeaderMap) -> Result<Self, Error> {
-        let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|value: &http::HeaderValue| value.to_str().ok())
+        };
         if let Some(app) = text(APP_ID).filter(|app| !app.is_empty()) {
             return Self::new(app, path);
         }
@@ -70,14 +84,20 @@ impl Target {
         }
         let (app_id, namespace) = match id.split_once('.') {
             None => (id, None),
-            Some((app, namespace)) if !namespace.is_empty() && !namespace.contains('.') => (app, Some(namespace.to_owned())),
+            Some((app, namespace)) if !namespace.is_empty() && !namespace.contains('.') => {
+                (app, Some(namespace.to_owned()))
+            }
             Some(_) => return Err(Error::AppId(id.to_owned())),
         };
         if app_id.is_empty() || app_id.contains('/') {
             return Err(Error::AppId(id.to_owned()));
         }
         let method = decode(method).ok_or_else(|| Error::Method(method.to_owned()))?;
-        Ok(Self { app_id: app_id.to_owned(), namespace, method: clean(&method)? })
+        Ok(Self {
+            app_id: app_id.to_owned(),
+            namespace,
+            method: clean(&method)?,
+        })
     }
 }
 
@@ -114,11 +134,17 @@ pub fn clean(method: &str) -> Result<String, Error> {
 fn app_of_credentials(value: &str) -> Option<String> {
     let encoded = value.strip_prefix("Basic ")?;
     let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
-    text.strip_prefix(APP_ID)?.strip_prefix(':').filter(|app| !app.is_empty()).map(str::to_owned)
+    text.strip_prefix(APP_ID)?
+        .strip_prefix(':')
+        .filter(|app| !app.is_empty())
+        .map(str::to_owned)
 }
 
 fn decode(text: &str) -> Option<String> {
-    percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    percent_decode_str(text)
+        .decode_utf8()
+        .ok()
+        .map(std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]
@@ -126,39 +152,72 @@ mod tests {
     use super::*;
 
     fn of(path: &str, headers: &[(&'static str, &str)]) -> Result<Target, Error> {
-        let headers = headers.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect();
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect();
         Target::of(path, &headers)
     }
 
     fn target(app_id: &str, namespace: Option<&str>, method: &str) -> Target {
-        Target { app_id: app_id.into(), namespace: namespace.map(str::to_owned), method: method.into() }
+        Target {
+            app_id: app_id.into(),
+            namespace: namespace.map(str::to_owned),
+            method: method.into(),
+        }
     }
 
     #[test]
     fn from_the_path() {
-        assert_eq!(of("/v1.0/invoke/cart/method/items/1", &[]), Ok(target("cart", None, "items/1")));
-        assert_eq!(of("/v1.0/invoke/cart.shop/method/a%20b", &[]), Ok(target("cart", Some("shop"), "a b")));
+        assert_eq!(
+            of("/v1.0/invoke/cart/method/items/1", &[]),
+            Ok(target("cart", None, "items/1"))
+        );
+        assert_eq!(
+            of("/v1.0/invoke/cart.shop/method/a%20b", &[]),
+            Ok(target("cart", Some("shop"), "a b"))
+        );
         assert_eq!(of("/v1.0/invoke/cart/method", &[]), Ok(target("cart", None, "")));
-        for bad in ["/v1.0/invoke/cart", "/v1.0/invoke/cart/methods/x", "/v1.0/publish/x/y", "/"] {
+        for bad in [
+            "/v1.0/invoke/cart",
+            "/v1.0/invoke/cart/methods/x",
+            "/v1.0/publish/x/y",
+            "/",
+        ] {
             assert_eq!(of(bad, &[]), Err(Error::NoAppId), "{bad}");
         }
     }
 
     #[test]
     fn from_header_and_credentials_the_whole_path_is_the_method() {
-        assert_eq!(of("/items/1", &[("dapr-app-id", "cart")]), Ok(target("cart", None, "items/1")));
+        assert_eq!(
+            of("/items/1", &[("dapr-app-id", "cart")]),
+            Ok(target("cart", None, "items/1"))
+        );
         let credentials = format!("Basic {}", STANDARD.encode("dapr-app-id:cart"));
-        assert_eq!(of("/items", &[("authorization", &credentials)]), Ok(target("cart", None, "items")));
+        assert_eq!(
+            of("/items", &[("authorization", &credentials)]),
+            Ok(target("cart", None, "items"))
+        );
         let others = format!("Basic {}", STANDARD.encode("me:secret"));
         assert_eq!(of("/items", &[("authorization", &others)]), Err(Error::NoAppId));
     }
 
     #[test]
     fn methods_are_cleaned() {
-        assert_eq!(of("/v1.0/invoke/cart/method/a/../../admin/./x", &[]).unwrap().method, "admin/x");
+        assert_eq!(
+            of("/v1.0/invoke/cart/method/a/../../admin/./x", &[]).unwrap().method,
+            "admin/x"
+        );
         assert_eq!(of("/v1.0/invoke/cart/method/a%2f..%2Fb", &[]).unwrap().method, "b");
         for bad in ["a%3Fb", "a%23b", "a%00b", "a%0Ab", "%FF"] {
-            assert!(matches!(of(&format!("/v1.0/invoke/cart/method/{bad}"), &[]), Err(Error::Method(_))), "{bad}");
+            assert!(
+                matches!(
+                    of(&format!("/v1.0/invoke/cart/method/{bad}"), &[]),
+                    Err(Error::Method(_))
+                ),
+                "{bad}"
+            );
         }
         assert_eq!(path("a b/100%"), "/a%20b/100%25");
     }
@@ -166,7 +225,10 @@ mod tests {
     #[test]
     fn ids_that_are_not_apps_are_refused() {
         assert!(matches!(of("/v1.0/invoke/a.b.c/method/x", &[]), Err(Error::AppId(_))));
-        assert!(matches!(of("/v1.0/invoke/https:%2F%2Fexample.com/method/x", &[]), Err(Error::External(_))));
+        assert!(matches!(
+            of("/v1.0/invoke/https:%2F%2Fexample.com/method/x", &[]),
+            Err(Error::External(_))
+        ));
         assert!(matches!(of("/x", &[("dapr-app-id", "a/b")]), Err(Error::AppId(_))));
     }
 }

@@ -37,7 +37,10 @@ pub fn payloads(body: Body) -> impl Stream<Item = Result<StreamPayload, axum::Er
 }
 
 /// Payloads as a body. A gap in the numbers breaks the body, so that nobody takes it for whole.
-pub fn body(first: Option<StreamPayload>, rest: impl Stream<Item = Result<Option<StreamPayload>, Status>> + Send + 'static) -> Body {
+pub fn body(
+    first: Option<StreamPayload>,
+    rest: impl Stream<Item = Result<Option<StreamPayload>, Status>> + Send + 'static,
+) -> Body {
     let mut expected = 0;
     let first = stream::iter(first.map(|payload| Ok(Some(payload))));
     Body::from_stream(first.chain(rest).map(move |payload| match payload? {
@@ -46,7 +49,10 @@ pub fn body(first: Option<StreamPayload>, rest: impl Stream<Item = Result<Option
             expected += 1;
             Ok(payload.data)
         }
-        Some(payload) => Err(Status::invalid_argument(format!("invalid sequence number: {}, expected {expected}", payload.seq))),
+        Some(payload) => Err(Status::invalid_argument(format!(
+            "invalid sequence number: {}, expected {expected}",
+            payload.seq
+        ))),
     }))
 }
 
@@ -60,8 +66,16 @@ mod tests {
 
     #[tokio::test]
     async fn long_bodies_are_cut_and_numbered() {
-        let sent: Vec<_> = payloads(Body::from(vec![7; CHUNK * 2 + 1])).map(Result::unwrap).collect().await;
-        assert_eq!(sent.iter().map(|payload| (payload.seq, payload.data.len())).collect::<Vec<_>>(), [(0, CHUNK), (1, CHUNK), (2, 1)]);
+        let sent: Vec<_> = payloads(Body::from(vec![7; CHUNK * 2 + 1]))
+            .map(Result::unwrap)
+            .collect()
+            .await;
+        assert_eq!(
+            sent.iter()
+                .map(|payload| (payload.seq, payload.data.len()))
+                .collect::<Vec<_>>(),
+            [(0, CHUNK), (1, CHUNK), (2, 1)]
+        );
         assert_eq!(payloads(Body::empty()).count().await, 0);
     }
 
@@ -74,9 +88,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_gap_breaks_the_body() {
-        let broken = body(None, stream::iter([Ok(Some(payload(0, "a"))), Ok(Some(payload(2, "b")))]));
-        assert!(broken.collect().await.unwrap_err().to_string().contains("invalid sequence number: 2, expected 1"));
-        let cut = body(None, stream::iter([Ok(Some(payload(0, "a"))), Err(Status::unavailable("gone"))]));
+        let broken = body(
+            None,
+            stream::iter([Ok(Some(payload(0, "a"))), Ok(Some(payload(2, "b")))]),
+        );
+        assert!(
+            broken
+                .collect()
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("invalid sequence number: 2, expected 1")
+        );
+        let cut = body(
+            None,
+            stream::iter([Ok(Some(payload(0, "a"))), Err(Status::unavailable("gone"))]),
+        );
         assert!(cut.collect().await.is_err());
     }
 }

@@ -39,7 +39,10 @@ impl DenyList {
             None => *entry == kind,
             Some((denied_kind, denied_version)) => denied_kind == kind && denied_version == version,
         };
-        self.0.iter().find(denied).map_or(Ok(()), |entry| Err(Refusal::Denied(entry.clone())))
+        self.0
+            .iter()
+            .find(denied)
+            .map_or(Ok(()), |entry| Err(Refusal::Denied(entry.clone())))
     }
 }
 
@@ -66,7 +69,11 @@ mod tests {
         Component {
             name: "store".into(),
             namespace: namespace.into(),
-            spec: Spec { kind: "state.in-memory".into(), version: "v1".into(), ..Spec::default() },
+            spec: Spec {
+                kind: "state.in-memory".into(),
+                version: "v1".into(),
+                ..Spec::default()
+            },
             auth: Auth::default(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
         }
@@ -78,8 +85,14 @@ mod tests {
         assert_eq!(authorise(&component("shop", &[]), "shop", "cart", &none), Ok(()));
         assert_eq!(authorise(&component("", &["cart"]), "shop", "cart", &none), Ok(()));
         assert_eq!(authorise(&component("other", &[]), "", "cart", &none), Ok(()));
-        assert_eq!(authorise(&component("other", &[]), "shop", "cart", &none), Err(Refusal::Namespace("other".into())));
-        assert_eq!(authorise(&component("", &["till"]), "shop", "cart", &none), Err(Refusal::Scopes));
+        assert_eq!(
+            authorise(&component("other", &[]), "shop", "cart", &none),
+            Err(Refusal::Namespace("other".into()))
+        );
+        assert_eq!(
+            authorise(&component("", &["till"]), "shop", "cart", &none),
+            Err(Refusal::Scopes)
+        );
     }
 
     #[test]
@@ -88,10 +101,17 @@ mod tests {
             DenyList::new(&entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>()).check(kind, version)
         };
         assert_eq!(check(&["state.redis"], "state.in-memory", "v1"), Ok(()));
-        assert_eq!(check(&["state.in-memory"], "state.in-memory", "v1"), Err(Refusal::Denied("state.in-memory".into())));
+        assert_eq!(
+            check(&["state.in-memory"], "state.in-memory", "v1"),
+            Err(Refusal::Denied("state.in-memory".into()))
+        );
         assert_eq!(check(&["state.in-memory/v1"], "state.in-memory", "v2"), Ok(()));
         assert!(check(&["state.in-memory/v1"], "state.in-memory", "v1").is_err());
         assert_eq!(check(&["state.redis"], "state.in-memory", ""), Err(Refusal::Incomplete));
-        assert_eq!(check(&["", "a/b/c"], "state.in-memory", ""), Ok(()), "nothing legal is listed");
+        assert_eq!(
+            check(&["", "a/b/c"], "state.in-memory", ""),
+            Ok(()),
+            "nothing legal is listed"
+        );
     }
 }

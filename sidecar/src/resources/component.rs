@@ -87,8 +87,19 @@ impl Component {
     /// # Errors
     /// Names the field that cannot be read.
     pub fn from_json(json: &[u8]) -> Result<Self, DecodeError> {
-        let Manifest { metadata, spec, auth, scopes } = decode(json)?;
-        Ok(Self { name: metadata.name, namespace: metadata.namespace, spec, auth, scopes })
+        let Manifest {
+            metadata,
+            spec,
+            auth,
+            scopes,
+        } = decode(json)?;
+        Ok(Self {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            spec,
+            auth,
+            scopes,
+        })
     }
 
     /// `name (type/version)`, as log lines and errors show it.
@@ -134,7 +145,12 @@ mod tests {
         let component = Component::from_json(STORE.as_bytes()).unwrap();
         assert_eq!(component.log_name(), "store (state.in-memory/v1)");
         assert_eq!(component.namespace, "shop");
-        let texts: Vec<_> = component.spec.metadata.iter().map(|item| item.value.as_ref().unwrap().text()).collect();
+        let texts: Vec<_> = component
+            .spec
+            .metadata
+            .iter()
+            .map(|item| item.value.as_ref().unwrap().text())
+            .collect();
         assert_eq!(texts, ["name", "5.0", "aHVudGVyMQ=="]);
         assert_eq!(component.spec.metadata[2].secret_key_ref.as_ref().unwrap().key, "k");
     }
@@ -150,8 +166,13 @@ mod tests {
 
     #[test]
     fn a_mistake_names_its_field_and_values_are_never_shown() {
-        let error = Component::from_json(br#"{"spec":{"metadata":[{"name":1}]}}"#).unwrap_err().to_string();
-        assert!(error.starts_with("spec.metadata[0].name: invalid type: integer `1`, expected a string"), "{error}");
+        let error = Component::from_json(br#"{"spec":{"metadata":[{"name":1}]}}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("spec.metadata[0].name: invalid type: integer `1`, expected a string"),
+            "{error}"
+        );
         let component = Component::from_json(STORE.as_bytes()).unwrap();
         assert!(!format!("{component:?}").contains("aHVudGVyMQ"));
     }

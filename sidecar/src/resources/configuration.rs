@@ -127,13 +127,17 @@ impl Configuration {
     /// Fields that restrict who may do what, or put code in front of it, and that this release does not implement.
     /// Starting in spite of them would leave open what the user closed.
     pub fn not_enforced(&self) -> Vec<&'static str> {
-        let closed = !self.access_control.policies.is_empty() || self.access_control.default_action.eq_ignore_ascii_case("deny");
+        let closed =
+            !self.access_control.policies.is_empty() || self.access_control.default_action.eq_ignore_ascii_case("deny");
         [
             (closed, "spec.accessControl"),
             (!self.api.allowed.is_empty(), "spec.api.allowed"),
             (!self.api.denied.is_empty(), "spec.api.denied"),
             (!self.http_pipeline.handlers.is_empty(), "spec.httpPipeline.handlers"),
-            (!self.app_http_pipeline.handlers.is_empty(), "spec.appHttpPipeline.handlers"),
+            (
+                !self.app_http_pipeline.handlers.is_empty(),
+                "spec.appHttpPipeline.handlers",
+            ),
         ]
         .into_iter()
         .filter_map(|(used, field)| used.then_some(field))
@@ -142,7 +146,9 @@ impl Configuration {
 
     /// Whether spans are asked for, which this release does not record.
     pub fn wants_tracing(&self) -> bool {
-        self.tracing.as_ref().is_some_and(|tracing| tracing.sampling_rate.parse::<f64>().is_ok_and(|rate| rate > 0.0))
+        self.tracing
+            .as_ref()
+            .is_some_and(|tracing| tracing.sampling_rate.parse::<f64>().is_ok_and(|rate| rate > 0.0))
     }
 
     /// `metrics` overrides `metric`; the default is on.
@@ -153,7 +159,10 @@ impl Configuration {
 
     /// `HotReload` is on unless the last entry of that name says otherwise.
     pub fn hot_reload(&self) -> bool {
-        self.features.iter().rfind(|feature| feature.name == HOT_RELOAD).is_none_or(|feature| feature.enabled)
+        self.features
+            .iter()
+            .rfind(|feature| feature.name == HOT_RELOAD)
+            .is_none_or(|feature| feature.enabled)
     }
 
     /// Names of the features that are on, as the metadata API lists them.
@@ -199,11 +208,18 @@ mod tests {
 
     #[test]
     fn restrictions_that_are_not_built_are_named() {
-        let open = r#"{"accessControl":{"defaultAction":"allow","trustDomain":"public"},"mtls":{"enabled":true},"api":null}"#;
+        let open =
+            r#"{"accessControl":{"defaultAction":"allow","trustDomain":"public"},"mtls":{"enabled":true},"api":null}"#;
         assert_eq!(spec(open).not_enforced(), Vec::<&str>::new());
-        assert_eq!(spec(r#"{"accessControl":{"defaultAction":"deny"}}"#).not_enforced(), ["spec.accessControl"]);
+        assert_eq!(
+            spec(r#"{"accessControl":{"defaultAction":"deny"}}"#).not_enforced(),
+            ["spec.accessControl"]
+        );
         let many = r#"{"accessControl":{"policies":[{"appId":"a"}]},"api":{"denied":[{"name":"state"}]},"httpPipeline":{"handlers":[{}]}}"#;
-        assert_eq!(spec(many).not_enforced(), ["spec.accessControl", "spec.api.denied", "spec.httpPipeline.handlers"]);
+        assert_eq!(
+            spec(many).not_enforced(),
+            ["spec.accessControl", "spec.api.denied", "spec.httpPipeline.handlers"]
+        );
     }
 
     #[test]
@@ -212,7 +228,9 @@ mod tests {
         assert!(none.metrics_enabled() && none.hot_reload() && !none.wants_tracing());
         assert_eq!(none.enabled_features(), ["HotReload"]);
         assert!(!spec(r#"{"metric":{"enabled":true},"metrics":{"enabled":false}}"#).metrics_enabled());
-        let off = spec(r#"{"features":[{"name":"HotReload","enabled":true},{"name":"HotReload","enabled":false},{"name":"X","enabled":true}]}"#);
+        let off = spec(
+            r#"{"features":[{"name":"HotReload","enabled":true},{"name":"HotReload","enabled":false},{"name":"X","enabled":true}]}"#,
+        );
         assert!(!off.hot_reload());
         assert_eq!(off.enabled_features(), ["X"]);
     }

@@ -19,7 +19,10 @@ pub enum Error {
     #[error("{}", .0.join("\n"))]
     Duplicates(Vec<String>),
     #[error("{path} is not YAML: {error}")]
-    Yaml { path: PathBuf, error: Box<serde_saphyr::Error> },
+    Yaml {
+        path: PathBuf,
+        error: Box<serde_saphyr::Error>,
+    },
     #[error("{path} is not a Configuration: {error}")]
     Configuration { path: PathBuf, error: DecodeError },
 }
@@ -41,8 +44,17 @@ pub fn components(folders: &[PathBuf], namespace: &str, app_id: &str) -> Result<
     let mut accepted: BTreeMap<String, Component> = BTreeMap::new();
     let mut order = Vec::new();
     let mut duplicates = Vec::new();
-    for path in folders.iter().map(|folder| files(folder)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
-        let text = fs::read_to_string(&path).map_err(|error| Error::Read { path: path.clone(), error })?;
+    for path in folders
+        .iter()
+        .map(|folder| files(folder))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+    {
+        let text = fs::read_to_string(&path).map_err(|error| Error::Read {
+            path: path.clone(),
+            error,
+        })?;
         for (number, document) in documents(&text).enumerate() {
             let component = match component(document) {
                 Ok(Some(component)) => component,
@@ -55,7 +67,9 @@ pub fn components(folders: &[PathBuf], namespace: &str, app_id: &str) -> Result<
             };
             if let Some(existing) = accepted.get(&component.name) {
                 let (new, old) = (component.log_name(), existing.log_name());
-                duplicates.push(format!("duplicate definition of Component name {new} with existing {old}"));
+                duplicates.push(format!(
+                    "duplicate definition of Component name {new} with existing {old}"
+                ));
                 continue;
             }
             let foreign = !namespace.is_empty() && !component.namespace.is_empty() && component.namespace != namespace;
@@ -70,7 +84,10 @@ pub fn components(folders: &[PathBuf], namespace: &str, app_id: &str) -> Result<
     if !duplicates.is_empty() {
         return Err(Error::Duplicates(duplicates));
     }
-    Ok(Read { components: order.iter().filter_map(|name| accepted.remove(name)).collect(), unreadable })
+    Ok(Read {
+        components: order.iter().filter_map(|name| accepted.remove(name)).collect(),
+        unreadable,
+    })
 }
 
 /// Merges Configuration files in order, a later field over an earlier one. `env` expands `$NAME` and `${NAME}`.
@@ -80,12 +97,20 @@ pub fn components(folders: &[PathBuf], namespace: &str, app_id: &str) -> Result<
 pub fn configuration(paths: &[String], env: impl Fn(&str) -> Option<String>) -> Result<Configuration, Error> {
     let mut merged = Value::Object(serde_json::Map::new());
     for path in paths.iter().map(PathBuf::from) {
-        let text = fs::read_to_string(&path).map_err(|error| Error::Read { path: path.clone(), error })?;
-        let value = yaml(&expand(&text, &env)).map_err(|error| Error::Yaml { path: path.clone(), error })?;
+        let text = fs::read_to_string(&path).map_err(|error| Error::Read {
+            path: path.clone(),
+            error,
+        })?;
+        let value = yaml(&expand(&text, &env)).map_err(|error| Error::Yaml {
+            path: path.clone(),
+            error,
+        })?;
         merge(&mut merged, value);
         // Checked for each file, so that the message names the right one.
-        Configuration::from_json(merged.to_string().as_bytes())
-            .map_err(|error| Error::Configuration { path: path.clone(), error })?;
+        Configuration::from_json(merged.to_string().as_bytes()).map_err(|error| Error::Configuration {
+            path: path.clone(),
+            error,
+        })?;
     }
     let path = paths.last().map(PathBuf::from).unwrap_or_default();
     Configuration::from_json(merged.to_string().as_bytes()).map_err(|error| Error::Configuration { path, error })
@@ -93,7 +118,10 @@ pub fn configuration(paths: &[String], env: impl Fn(&str) -> Option<String>) -> 
 
 /// YAML files of a folder by name, not of its folders.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let read = |error| Error::Read { path: folder.to_owned(), error };
+    let read = |error| Error::Read {
+        path: folder.to_owned(),
+        error,
+    };
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
@@ -127,7 +155,11 @@ fn documents(text: &str) -> impl Iterator<Item = &str> {
             Some(rest) => rest.split_once('\n').map_or("", |(_, body)| body),
             None => document,
         })
-        .filter(|document| document.lines().any(|line| !(line.trim().is_empty() || line.trim_start().starts_with('#'))))
+        .filter(|document| {
+            document
+                .lines()
+                .any(|line| !(line.trim().is_empty() || line.trim_start().starts_with('#')))
+        })
         .collect::<Vec<_>>()
         .into_iter()
 }
@@ -149,7 +181,9 @@ fn component(document: &str) -> Result<Option<Component>, String> {
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '%']) {
         return Err(format!("metadata.name: {name:?} is not a legal name"));
     }
-    Component::from_json(json.as_bytes()).map(Some).map_err(|error| error.to_string())
+    Component::from_json(json.as_bytes())
+        .map(Some)
+        .map_err(|error| error.to_string())
 }
 
 /// Only `true` and `false` are booleans: `on`, `no` and `y` are words that people use.
@@ -180,7 +214,9 @@ fn expand(text: &str, env: &impl Fn(&str) -> Option<String>) -> String {
             rest = &braced[end + 1..];
             &braced[..end]
         } else {
-            let end = rest.find(|c: char| !(c == '_' || c.is_ascii_alphanumeric())).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !(c == '_' || c.is_ascii_alphanumeric()))
+                .unwrap_or(rest.len());
             let (name, after) = rest.split_at(end);
             rest = after;
             name
@@ -212,11 +248,19 @@ mod tests {
 
     #[test]
     fn reads_what_is_a_component_and_goes_on_after_a_bad_document() {
-        let two = format!("# first\n---\n{}---\nkind: [broken\n---\nkind: Subscription\n--- # last\n{}", store("b"), store("c"));
+        let two = format!(
+            "# first\n---\n{}---\nkind: [broken\n---\nkind: Subscription\n--- # last\n{}",
+            store("b"),
+            store("c")
+        );
         let folder = folder(&[("2.yaml", &two), ("1.yml", &store("a")), ("notes.txt", "x")]);
         let read = components(&[folder.path().to_owned()], "shop", "cart").unwrap();
         assert_eq!(read.unreadable, 1);
-        let names: Vec<_> = read.components.iter().map(|component| component.name.as_str()).collect();
+        let names: Vec<_> = read
+            .components
+            .iter()
+            .map(|component| component.name.as_str())
+            .collect();
         assert_eq!(names, ["a", "b", "c"]);
         assert_eq!(read.components[0].spec.metadata[0].value.as_ref().unwrap().text(), "5");
     }
@@ -227,32 +271,55 @@ mod tests {
         let foreign = store("b").replace("  name: b", "  name: b\n  namespace: other");
         let folder = folder(&[("1.yaml", &scoped), ("2.yaml", &foreign), ("3.yaml", &store("a"))]);
         let read = components(&[folder.path().to_owned()], "shop", "cart").unwrap();
-        assert_eq!(read.components.len(), 1, "a component that is not for us does not reserve its name");
+        assert_eq!(
+            read.components.len(),
+            1,
+            "a component that is not for us does not reserve its name"
+        );
     }
 
     #[test]
     fn a_name_twice_or_a_missing_folder_is_an_error() {
         let folder = folder(&[("1.yaml", &store("a")), ("2.yaml", &store("a"))]);
         assert_eq!(
-            components(&[folder.path().to_owned()], "", "cart").unwrap_err().to_string(),
+            components(&[folder.path().to_owned()], "", "cart")
+                .unwrap_err()
+                .to_string(),
             "duplicate definition of Component name a (state.in-memory/v1) with existing a (state.in-memory/v1)"
         );
         let missing = folder.path().join("missing");
-        assert!(components(&[missing], "", "cart").unwrap_err().to_string().contains("missing: No such file"));
+        assert!(
+            components(&[missing], "", "cart")
+                .unwrap_err()
+                .to_string()
+                .contains("missing: No such file")
+        );
     }
 
     #[test]
     fn configurations_are_merged_and_expanded() {
-        let one = "kind: Configuration\nspec:\n  metric:\n    enabled: true\n  components:\n    deny: [\"state.${KIND}\"]\n";
-        let folder = folder(&[("1.yaml", one), ("2.yaml", "spec:\n  metric:\n    enabled: false\n"), ("3.yaml", "spec: 1")]);
+        let one =
+            "kind: Configuration\nspec:\n  metric:\n    enabled: true\n  components:\n    deny: [\"state.${KIND}\"]\n";
+        let folder = folder(&[
+            ("1.yaml", one),
+            ("2.yaml", "spec:\n  metric:\n    enabled: false\n"),
+            ("3.yaml", "spec: 1"),
+        ]);
         let path = |name: &str| folder.path().join(name).display().to_string();
         let env = |name: &str| (name == "KIND").then(|| "redis".to_owned());
         let merged = configuration(&[path("1.yaml"), path("2.yaml")], env).unwrap();
         assert!(!merged.metrics_enabled());
         assert_eq!(merged.denied_components(), ["state.redis"]);
-        let error = configuration(&[path("1.yaml"), path("3.yaml")], env).unwrap_err().to_string();
+        let error = configuration(&[path("1.yaml"), path("3.yaml")], env)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("3.yaml is not a Configuration: spec"), "{error}");
-        assert!(configuration(&[path("none.yaml")], env).unwrap_err().to_string().starts_with("cannot read"));
+        assert!(
+            configuration(&[path("none.yaml")], env)
+                .unwrap_err()
+                .to_string()
+                .starts_with("cannot read")
+        );
     }
 
     #[test]

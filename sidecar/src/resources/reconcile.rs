@@ -27,7 +27,12 @@ pub fn diff(old: &BTreeMap<String, Component>, new: Vec<Component>) -> (Vec<Chan
             Some(_) => {}
         }
     }
-    let mut changes: Vec<_> = old.keys().filter(|name| !names.contains(*name)).cloned().map(Change::Remove).collect();
+    let mut changes: Vec<_> = old
+        .keys()
+        .filter(|name| !names.contains(*name))
+        .cloned()
+        .map(Change::Remove)
+        .collect();
     changes.append(&mut updates);
     changes.append(&mut additions);
     (changes, duplicates)
@@ -42,14 +47,21 @@ mod tests {
         Component {
             name: name.into(),
             namespace: String::new(),
-            spec: Spec { kind: "state.x".into(), version: version.into(), ..Spec::default() },
+            spec: Spec {
+                kind: "state.x".into(),
+                version: version.into(),
+                ..Spec::default()
+            },
             auth: Auth::default(),
             scopes: Vec::new(),
         }
     }
 
     fn set(components: &[Component]) -> BTreeMap<String, Component> {
-        components.iter().map(|component| (component.name.clone(), component.clone())).collect()
+        components
+            .iter()
+            .map(|component| (component.name.clone(), component.clone()))
+            .collect()
     }
 
     #[test]
@@ -59,7 +71,11 @@ mod tests {
         let (changes, duplicates) = diff(&old, new);
         assert_eq!(
             changes,
-            [Change::Remove("b".into()), Change::Put(component("c", "v2")), Change::Put(component("d", "v1"))]
+            [
+                Change::Remove("b".into()),
+                Change::Put(component("c", "v2")),
+                Change::Put(component("d", "v1"))
+            ]
         );
         assert!(duplicates.is_empty());
     }

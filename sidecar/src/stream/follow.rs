@@ -56,16 +56,29 @@ where
             },
         };
         if unknown == Unknown::Idle && status.code() == Code::Unimplemented {
-            tracing::warn!(stream = name, "the operator does not have this stream: changes need a restart");
+            tracing::warn!(
+                stream = name,
+                "the operator does not have this stream: changes need a restart"
+            );
             stop.cancelled().await;
             return Ok(());
         }
         let error = text::status(&status);
         let pause = backoff.next();
         if connected_before {
-            tracing::warn!(stream = name, error, pause_ms = pause.as_millis(), "Error from operator stream; opening it again");
+            tracing::warn!(
+                stream = name,
+                error,
+                pause_ms = pause.as_millis(),
+                "Error from operator stream; opening it again"
+            );
         } else {
-            tracing::debug!(stream = name, error, pause_ms = pause.as_millis(), "the operator's stream cannot be opened yet");
+            tracing::debug!(
+                stream = name,
+                error,
+                pause_ms = pause.as_millis(),
+                "the operator's stream cannot be opened yet"
+            );
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

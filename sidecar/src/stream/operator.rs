@@ -5,18 +5,14 @@ use std::{error::Error as _, time::Duration};
 use bytes::Bytes;
 use outrigger_process::health::Target;
 use outrigger_proto::operator::{
-    ComponentUpdateEvent, ComponentUpdateRequest, ConfigurationUpdateEvent, ConfigurationUpdateRequest, GetConfigurationRequest,
-    ListComponentsRequest, operator_client::OperatorClient,
+    ComponentUpdateEvent, ComponentUpdateRequest, ConfigurationUpdateEvent, ConfigurationUpdateRequest,
+    GetConfigurationRequest, ListComponentsRequest, operator_client::OperatorClient,
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::backoff::Backoff;
 use crate::{
-    resources::{
-        DecodeError,
-        component::Component,
-        configuration::Configuration,
-    },
+    resources::{DecodeError, component::Component, configuration::Configuration},
     text,
 };
 
@@ -31,7 +27,11 @@ const LARGEST_MESSAGE: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the operator at {address} refused to {what}: {reason}")]
-    Refused { address: String, what: &'static str, reason: String },
+    Refused {
+        address: String,
+        what: &'static str,
+        reason: String,
+    },
     #[error("configuration {name} not found in namespace {namespace}")]
     NoConfiguration { name: String, namespace: String },
     #[error("configuration {name} cannot be read: {error}")]
@@ -57,7 +57,11 @@ pub struct Operator {
 impl Operator {
     pub fn new(channel: Channel, namespace: &str, address: &str) -> Self {
         let client = OperatorClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
-        Self { client, namespace: namespace.to_owned(), address: address.to_owned() }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            address: address.to_owned(),
+        }
     }
 
     /// Lists the components; one attempt.
@@ -65,10 +69,15 @@ impl Operator {
     /// # Errors
     /// The status of the call.
     pub async fn list_components(&self) -> Result<Listed, Status> {
-        let request = ListComponentsRequest { namespace: self.namespace.clone() };
+        let request = ListComponentsRequest {
+            namespace: self.namespace.clone(),
+        };
         let mut client = self.client.clone();
         let answer = timely(client.list_components(request)).await?;
-        let mut listed = Listed { components: Vec::with_capacity(answer.components.len()), unreadable: 0 };
+        let mut listed = Listed {
+            components: Vec::with_capacity(answer.components.len()),
+            unreadable: 0,
+        };
         for json in answer.components {
             match Component::from_json(&json) {
                 Ok(component) => listed.components.push(component),
@@ -86,9 +95,14 @@ impl Operator {
     /// # Errors
     /// The status of the call.
     async fn configuration_json(&self, name: &str) -> Result<Bytes, Status> {
-        let request = GetConfigurationRequest { name: name.to_owned(), namespace: self.namespace.clone() };
+        let request = GetConfigurationRequest {
+            name: name.to_owned(),
+            namespace: self.namespace.clone(),
+        };
         let mut client = self.client.clone();
-        timely(client.get_configuration(request)).await.map(|answer| answer.configuration)
+        timely(client.get_configuration(request))
+            .await
+            .map(|answer| answer.configuration)
     }
 
     /// The Configuration of that name, waiting for the operator as long as it takes.
@@ -96,22 +110,31 @@ impl Operator {
     /// # Errors
     /// When the operator refuses, there is no such object, or it cannot be read.
     pub async fn configuration(&self, name: &str, waiting: &Target) -> Result<Configuration, Error> {
-        let json = self.persistently("read the Configuration", waiting, || self.configuration_json(name)).await?;
+        let json = self
+            .persistently("read the Configuration", waiting, || self.configuration_json(name))
+            .await?;
         if json.is_empty() {
-            return Err(Error::NoConfiguration { name: name.to_owned(), namespace: self.namespace.clone() });
+            return Err(Error::NoConfiguration {
+                name: name.to_owned(),
+                namespace: self.namespace.clone(),
+            });
         }
-        Configuration::from_json(&json).map_err(|error| Error::Configuration { name: name.to_owned(), error })
+        Configuration::from_json(&json).map_err(|error| Error::Configuration {
+            name: name.to_owned(),
+            error,
+        })
     }
 
     /// The Configuration of that name now; `None` when it cannot be had or read, which is logged.
     pub async fn configuration_now(&self, name: &str) -> Option<Configuration> {
+        let unreadable = |error: String| tracing::warn!(error, name, "the Configuration cannot be read again");
         let json = self
             .configuration_json(name)
             .await
-            .inspect_err(|status| tracing::warn!(error = text::status(status), name, "the Configuration cannot be read again"))
+            .map_err(|status| unreadable(text::status(&status)))
             .ok()?;
         Configuration::from_json(&json)
-            .inspect_err(|error| tracing::warn!(%error, name, "the Configuration cannot be read again"))
+            .map_err(|error| unreadable(error.to_string()))
             .ok()
     }
 
@@ -120,17 +143,30 @@ impl Operator {
     /// # Errors
     /// When the operator refuses.
     pub async fn first_components(&self, waiting: &Target) -> Result<Listed, Error> {
-        self.persistently("list components", waiting, || self.list_components()).await
+        self.persistently("list components", waiting, || self.list_components())
+            .await
     }
 
     pub async fn component_updates(&self) -> Result<Streaming<ComponentUpdateEvent>, Status> {
-        let request = ComponentUpdateRequest { namespace: self.namespace.clone() };
-        self.client.clone().component_update(request).await.map(tonic::Response::into_inner)
+        let request = ComponentUpdateRequest {
+            namespace: self.namespace.clone(),
+        };
+        self.client
+            .clone()
+            .component_update(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub async fn configuration_updates(&self) -> Result<Streaming<ConfigurationUpdateEvent>, Status> {
-        let request = ConfigurationUpdateRequest { namespace: self.namespace.clone() };
-        self.client.clone().configuration_update(request).await.map(tonic::Response::into_inner)
+        let request = ConfigurationUpdateRequest {
+            namespace: self.namespace.clone(),
+        };
+        self.client
+            .clone()
+            .configuration_update(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     async fn persistently<T, F>(&self, what: &'static str, waiting: &Target, call: impl Fn() -> F) -> Result<T, Error>
@@ -145,10 +181,21 @@ impl Operator {
             };
             let reason = text::status(&status);
             if !passing(&status) {
-                return Err(Error::Refused { address: self.address.clone(), what, reason });
+                return Err(Error::Refused {
+                    address: self.address.clone(),
+                    what,
+                    reason,
+                });
             }
-            tracing::warn!(address = self.address, error = reason, "waiting for the operator to {what}");
-            waiting.not_ready(format!("waiting for the operator at {} to {what}: {reason}", self.address));
+            tracing::warn!(
+                address = self.address,
+                error = reason,
+                "waiting for the operator to {what}"
+            );
+            waiting.not_ready(format!(
+                "waiting for the operator at {} to {what}: {reason}",
+                self.address
+            ));
             tokio::time::sleep(backoff.next()).await;
         }
     }
@@ -164,7 +211,10 @@ async fn timely<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>
 /// Whether another attempt may succeed. The operator's own errors are final, as upstream treats them; a broken connection shows
 /// as an error with a cause.
 fn passing(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded) || status.source().is_some()
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
+    ) || status.source().is_some()
 }
 
 #[cfg(test)]

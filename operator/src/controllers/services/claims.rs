@@ -31,7 +31,8 @@ impl Claims {
         }
         if let Some(desired) = desired {
             let service = desired.key();
-            self.by_workload.insert(workload, (desired.owner.clone(), service.clone()));
+            self.by_workload
+                .insert(workload, (desired.owner.clone(), service.clone()));
             let claims = self.by_service.entry(service.clone()).or_default();
             claims.insert(desired.owner.clone(), desired);
             if !concerned.contains(&service) {

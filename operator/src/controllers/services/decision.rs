@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::{
-    api::core::v1::Service,
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use outrigger_core::annotations;
 
 use super::desired::Desired;
@@ -48,8 +45,14 @@ pub(super) fn decide(existing: Option<&Service>, desired: Option<&Desired>, know
 /// Whether this is an app Service whose owner is of a kind that we know all of. Only asked when that owner does not want it.
 fn left_behind(existing: &Service, known_kinds: &BTreeSet<&str>) -> bool {
     let metadata = &existing.metadata;
-    let label = metadata.labels.as_ref().and_then(|labels| labels.get(annotations::ENABLED));
-    let app = metadata.annotations.as_ref().and_then(|all| all.get(annotations::APP_ID));
+    let label = metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(annotations::ENABLED));
+    let app = metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(annotations::APP_ID));
     let owner = controller(existing);
     label.is_some_and(|value| value == "true")
         && app.is_some()
@@ -67,7 +70,11 @@ fn is_as_desired(existing: &Service, desired: &Desired) -> bool {
     let (Some(is), Some(should)) = (&existing.spec, &object.spec) else {
         return false;
     };
-    let label = existing.metadata.labels.as_ref().and_then(|labels| labels.get(annotations::ENABLED));
+    let label = existing
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(annotations::ENABLED));
     let values = existing.metadata.annotations.clone().unwrap_or_default();
     let same_annotations = desired.annotations.iter().all(|(key, value)| values.get(key) == Some(value))
         // What is wanted no longer has to go.
@@ -86,7 +93,15 @@ fn owned_annotations(existing: &Service) -> BTreeSet<&str> {
     entries
         .iter()
         .filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
-        .filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:metadata")?.get("f:annotations")?.as_object())
+        .filter_map(|entry| {
+            entry
+                .fields_v1
+                .as_ref()?
+                .0
+                .get("f:metadata")?
+                .get("f:annotations")?
+                .as_object()
+        })
         .flat_map(|fields| fields.keys().filter_map(|key| key.strip_prefix("f:")))
         .collect()
 }
@@ -141,8 +156,17 @@ mod tests {
         assert_eq!(act(Some(&applied()), Some(&desired())), Action::Nothing);
 
         let mut others = applied();
-        others.metadata.labels.as_mut().unwrap().insert("team".into(), "a".into());
-        assert_eq!(act(Some(&others), Some(&desired())), Action::Nothing, "others' labels are theirs");
+        others
+            .metadata
+            .labels
+            .as_mut()
+            .unwrap()
+            .insert("team".into(), "a".into());
+        assert_eq!(
+            act(Some(&others), Some(&desired())),
+            Action::Nothing,
+            "others' labels are theirs"
+        );
 
         let mut edited = applied();
         edited.spec.as_mut().unwrap().selector = None;
@@ -150,11 +174,19 @@ mod tests {
 
         let mut upstreams = applied();
         upstreams.metadata.managed_fields = None;
-        assert_eq!(act(Some(&upstreams), Some(&desired())), Action::Update, "taken over from upstream");
+        assert_eq!(
+            act(Some(&upstreams), Some(&desired())),
+            Action::Update,
+            "taken over from upstream"
+        );
 
         let mut fewer = desired();
         fewer.annotations.clear();
-        assert_eq!(act(Some(&applied()), Some(&fewer)), Action::Update, "an annotation has to go");
+        assert_eq!(
+            act(Some(&applied()), Some(&fewer)),
+            Action::Update,
+            "an annotation has to go"
+        );
     }
 
     #[test]
@@ -184,6 +216,10 @@ mod tests {
 
         let mut other = desired();
         other.owner.uid = "u2".into();
-        assert_eq!(act(Some(&applied()), Some(&other)), Action::Delete, "to be created anew");
+        assert_eq!(
+            act(Some(&applied()), Some(&other)),
+            Action::Delete,
+            "to be created anew"
+        );
     }
 }

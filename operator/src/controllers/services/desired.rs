@@ -50,7 +50,9 @@ pub(super) enum Wanted {
 /// Reads a workload's annotations.
 pub(super) fn wanted<K: Resource<DynamicType = ()>>(workload: &Workload<K>, mtls: bool) -> Wanted {
     let given = &workload.spec.template.metadata.annotations;
-    let enabled = given.get(annotations::ENABLED).is_some_and(|value| annotations::truthy(value));
+    let enabled = given
+        .get(annotations::ENABLED)
+        .is_some_and(|value| annotations::truthy(value));
     if !enabled || workload.metadata.deletion_timestamp.is_some() {
         return Wanted::Nothing;
     }
@@ -66,7 +68,12 @@ pub(super) fn wanted<K: Resource<DynamicType = ()>>(workload: &Workload<K>, mtls
         app_id: app.to_owned(),
         annotations: service_annotations(given, app, metrics_port),
         selector: workload.spec.selector.match_labels.clone(),
-        ports: ports(number(GRPC_PORT, 50001), number(INTERNAL_GRPC_PORT, 50002), metrics_port, mtls),
+        ports: ports(
+            number(GRPC_PORT, 50001),
+            number(INTERNAL_GRPC_PORT, 50002),
+            metrics_port,
+            mtls,
+        ),
     };
     match clash(&desired.ports) {
         Some(clash) => Wanted::Invalid(clash),
@@ -117,7 +124,10 @@ fn ports(grpc: i32, internal: i32, metrics: i32, mtls: bool) -> Vec<Port> {
 fn clash(ports: &[Port]) -> Option<String> {
     for (index, port) in ports.iter().enumerate() {
         if !(1..=65535).contains(&port.port) {
-            return Some(format!("port {} of {} is not between 1 and 65535", port.port, port.name));
+            return Some(format!(
+                "port {} of {} is not between 1 and 65535",
+                port.port, port.name
+            ));
         }
         if let Some(other) = ports[..index].iter().find(|other| other.port == port.port) {
             return Some(format!("{} and {} both have port {}", other.name, port.name, port.port));
@@ -197,9 +207,7 @@ mod tests {
     fn the_object_is_upstreams() {
         let desired = service(&json!({"dapr.io/enabled": "true", "dapr.io/app-id": "cart"}));
         let object = serde_json::to_value(desired.object()).unwrap();
-        let port = |name: &str, port: i32, target: i32, protocol: &str| {
-            json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP", "appProtocol": protocol})
-        };
+        let port = |name: &str, port: i32, target: i32, protocol: &str| json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP", "appProtocol": protocol});
         let expected = json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -243,7 +251,11 @@ mod tests {
         let ports: Vec<_> = desired.ports.iter().map(|port| port.port).collect();
         assert_eq!(ports, [80, 6001, 50002, 9090]);
         let expected = [("a", "1"), ("dapr.io/app-id", "cart"), ("prometheus.io/port", "7")];
-        let annotations: Vec<_> = desired.annotations.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let annotations: Vec<_> = desired
+            .annotations
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
         assert_eq!(annotations, expected);
     }
 

@@ -26,6 +26,7 @@ use outrigger_process::kubernetes::{
     client::Clients,
     watch::{Change, ObjectKey, changes},
 };
+use prometheus::IntCounterVec;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -132,8 +133,12 @@ impl Services {
                     Wanted::Nothing => None,
                     Wanted::Service(desired) => Some(*desired),
                     Wanted::Invalid(why) => {
-                        self.refuse(&Owner::of(&workload), "invalid", format!("no Service for this app: {why}"))
-                            .await;
+                        self.refuse(
+                            &Owner::of(&workload),
+                            "invalid",
+                            format!("no Service for this app: {why}"),
+                        )
+                        .await;
                         None
                     }
                 };
@@ -162,8 +167,14 @@ impl Services {
             None => (None, Vec::new()),
         };
         for rival in rivals {
-            let winner = desired.as_ref().map(|desired| desired.owner.key.name.as_str()).unwrap_or_default();
-            let why = format!("Service {} belongs to the older workload {winner} with the same app id", key.name);
+            let winner = desired
+                .as_ref()
+                .map(|desired| desired.owner.key.name.as_str())
+                .unwrap_or_default();
+            let why = format!(
+                "Service {} belongs to the older workload {winner} with the same app id",
+                key.name
+            );
             self.refuse(&rival, "conflict", why).await;
         }
         match self.settle(&key, desired.as_ref()).await {
@@ -184,17 +195,21 @@ impl Services {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
         let existing = within_deadline(api.get_opt(&key.name)).await?;
         let action = decide(existing.as_ref(), desired, &self.known);
-        let app = |service: &Service| service.annotations().get(annotations::APP_ID).cloned().unwrap_or_default();
+        let app = |service: &Service| {
+            service
+                .annotations()
+                .get(annotations::APP_ID)
+                .cloned()
+                .unwrap_or_default()
+        };
         match (action, existing, desired) {
             (Action::Create, existing, Some(desired)) => {
-                if self.write(&api, desired, existing).await? {
-                    self.metrics.service_created.with_label_values(&[&desired.app_id]).inc();
-                }
+                let created = self.metrics.service_created.clone();
+                self.write(&api, desired, existing, &created).await?;
             }
             (Action::Update, existing, Some(desired)) => {
-                if self.write(&api, desired, existing).await? {
-                    self.metrics.service_updated.with_label_values(&[&desired.app_id]).inc();
-                }
+                let updated = self.metrics.service_updated.clone();
+                self.write(&api, desired, existing, &updated).await?;
             }
             (Action::Delete, Some(existing), _) => {
                 delete(&api, key, &existing).await?;
@@ -210,8 +225,14 @@ impl Services {
         Ok(())
     }
 
-    /// Returns whether it was written; what the API server calls invalid is reported and not tried again.
-    async fn write(&mut self, api: &Api<Service>, desired: &Desired, existing: Option<Service>) -> Result<bool, String> {
+    /// Writes and counts; what the API server calls invalid is reported and not tried again.
+    async fn write(
+        &mut self,
+        api: &Api<Service>,
+        desired: &Desired,
+        existing: Option<Service>,
+        counter: &IntCounterVec,
+    ) -> Result<(), String> {
         let object = desired.object();
         let name = object.name_any();
         let mut result = Ok(());
@@ -237,11 +258,12 @@ impl Services {
             Ok(()) => {
                 tracing::info!(service = %desired.key(), app = desired.app_id, "Service of an app written");
                 self.told.remove(&desired.owner.uid);
-                Ok(true)
+                counter.with_label_values(&[&desired.app_id]).inc();
+                Ok(())
             }
             Err(Failure::Invalid(why)) => {
                 self.refuse(&desired.owner.clone(), "invalid", why).await;
-                Ok(false)
+                Ok(())
             }
             Err(Failure::Forbidden) => Err("not allowed".to_owned()),
             Err(Failure::Other(error)) => Err(error),
@@ -317,8 +339,12 @@ async fn delete(api: &Api<Service>, key: &ObjectKey, existing: &Service) -> Resu
 
 /// What `PUT` takes: the existing object with our fields in it.
 fn merged(mut existing: Service, desired: Service) -> Service {
-    existing.labels_mut().extend(desired.metadata.labels.unwrap_or_default());
-    existing.annotations_mut().extend(desired.metadata.annotations.unwrap_or_default());
+    existing
+        .labels_mut()
+        .extend(desired.metadata.labels.unwrap_or_default());
+    existing
+        .annotations_mut()
+        .extend(desired.metadata.annotations.unwrap_or_default());
     existing.metadata.owner_references = desired.metadata.owner_references;
     existing.metadata.managed_fields = None;
     if let (Some(spec), Some(ours)) = (&mut existing.spec, desired.spec) {

@@ -189,3 +189,61 @@ impl Board {
         entry.failures
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use outrigger_crds::Component;
+    use serde_json::json;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const PACE: Duration = Duration::from_secs(1);
+
+    fn observe(board: &Board, version: &str) -> Id {
+        let object = json!({
+            "metadata": {"name": "db", "namespace": "shop", "uid": "u", "resourceVersion": version},
+            "spec": {"type": "state.redis", "version": "v1", "metadata": []},
+        });
+        let object: Guarded<Component> = serde_json::from_str(&object.to_string()).unwrap();
+        board.observe(&object, &Arc::new(ApiResource::erase::<Component>(&())), Instant::now());
+        Id {
+            kind: "Component",
+            key: ObjectKey::new("shop", "db"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_looked_at_once_for_many_changes_and_not_soon_after_a_write() {
+        let board = Board::default();
+        let id = observe(&board, "1");
+        observe(&board, "2");
+        assert_eq!(board.queue.next().await, id);
+        let view = board.view(&id).unwrap();
+        board.written(&id, &view, Status::default(), Instant::now() + PACE);
+        assert!(
+            matches!(board.view(&id).unwrap().current, Current::Known(Some(_))),
+            "without waiting for the watch"
+        );
+
+        observe(&board, "3");
+        assert!(timeout(PACE / 2, board.queue.next()).await.is_err());
+        assert_eq!(board.queue.next().await, id);
+
+        observe(&board, "4");
+        board.forget(&id);
+        assert!(board.view(&id).is_none());
+        assert!(timeout(PACE * 2, board.queue.next()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_looks_at_everything() {
+        let board = Board::default();
+        let id = observe(&board, "1");
+        board.queue.next().await;
+        board.requeue_all(Instant::now());
+        assert_eq!(board.queue.next().await, id);
+    }
+}

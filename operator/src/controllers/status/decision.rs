@@ -234,6 +234,9 @@ mod tests {
         let refused = next_status(&refused, Some(5), Some(&later.status), at(3)).unwrap();
         assert!(refused.notable);
         let accepted = refused.status.condition(ConditionType::Accepted).unwrap();
-        assert_eq!((accepted.status.as_str(), &accepted.last_transition_time), ("False", &at(3)));
+        assert_eq!(
+            (accepted.status.as_str(), &accepted.last_transition_time),
+            ("False", &at(3))
+        );
     }
 }

@@ -1,10 +1,6 @@
 //! Writes statuses: on change only, at most once a second for an object.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
@@ -25,6 +21,7 @@ use super::{
 use crate::{
     FIELD_MANAGER,
     events::{Events, Notice},
+    index::State,
     kinds::Indexes,
     secrets::{Found, Secrets},
 };
@@ -35,7 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Pause after a failed write: doubles from the first to the second.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How often the Secrets of an object are looked at again, while something is missing and else.
-const RECHECK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+const RECHECK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// Writes what the board says.
 pub struct Writer {
@@ -74,6 +71,11 @@ impl Writer {
         let Some(view) = self.board.view(id) else {
             return;
         };
+        if view.secret_store.is_some() && self.indexes.components.state() == State::Syncing {
+            // The store may be one that has not been seen yet.
+            self.board.queue.add(id.clone(), Instant::now() + RETRY.0);
+            return;
+        }
         let secrets = self.secret_state(id, &view).await;
         if view.depends_on_others() {
             let recheck = match &secrets {
@@ -158,7 +160,12 @@ impl Writer {
             }
         };
         // A status that does not fit is replaced.
-        Some(object.data.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()))
+        Some(
+            object
+                .data
+                .get("status")
+                .and_then(|status| serde_json::from_value(status.clone()).ok()),
+        )
     }
 
     async fn write(&self, id: &Id, view: &View, status: &Status) -> Written {

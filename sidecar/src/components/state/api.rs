@@ -36,7 +36,11 @@ pub struct BulkItem {
 
 impl StateApi {
     pub fn new(components: Arc<Components>, app_id: &str, metrics: Metrics) -> Self {
-        Self { components, app_id: app_id.into(), metrics }
+        Self {
+            components,
+            app_id: app_id.into(),
+            metrics,
+        }
     }
 
     /// Finds a store by its component's name.
@@ -48,29 +52,51 @@ impl StateApi {
             return Ok(store);
         }
         let (code, reason, http, grpc, what) = if self.components.any_state() {
-            ("ERR_STATE_STORE_NOT_FOUND", "DAPR_STATE_NOT_FOUND", StatusCode::BAD_REQUEST, Code::InvalidArgument, "found")
+            (
+                "ERR_STATE_STORE_NOT_FOUND",
+                "DAPR_STATE_NOT_FOUND",
+                StatusCode::BAD_REQUEST,
+                Code::InvalidArgument,
+                "found",
+            )
         } else {
             let http = StatusCode::INTERNAL_SERVER_ERROR;
-            ("ERR_STATE_STORE_NOT_CONFIGURED", "DAPR_STATE_NOT_CONFIGURED", http, Code::FailedPrecondition, "configured")
+            (
+                "ERR_STATE_STORE_NOT_CONFIGURED",
+                "DAPR_STATE_NOT_CONFIGURED",
+                http,
+                Code::FailedPrecondition,
+                "configured",
+            )
         };
-        Err(ApiError::new(code, http, grpc, format!("state store {name} is not {what}"))
-            .with_reason(reason)
-            .with_metadata("appID", &self.app_id)
-            .with_resource("state", name))
+        Err(
+            ApiError::new(code, http, grpc, format!("state store {name} is not {what}"))
+                .with_reason(reason)
+                .with_metadata("appID", &self.app_id)
+                .with_resource("state", name),
+        )
     }
 
     pub async fn get(&self, name: &str, key: &str) -> Result<Option<Item>, ApiError> {
         let store = self.store(name)?;
         let full = self.key(&store, name, key)?;
-        self.measured(name, "get", store.store.get(&full)).await.map_err(|error| {
-            internal("ERR_STATE_GET", format!("fail to get {key} from state store {name}: {error}"))
-        })
+        self.measured(name, "get", store.store.get(&full))
+            .await
+            .map_err(|error| {
+                internal(
+                    "ERR_STATE_GET",
+                    format!("fail to get {key} from state store {name}: {error}"),
+                )
+            })
     }
 
     /// Reads many keys; what fails for one key does not fail the others.
     pub async fn bulk_get(&self, name: &str, keys: Vec<String>, parallelism: usize) -> Result<Vec<BulkItem>, ApiError> {
         let store = self.store(name)?;
-        let keys = keys.into_iter().map(|key| Ok((self.key(&store, name, &key)?, key))).collect::<Result<Vec<_>, ApiError>>()?;
+        let keys = keys
+            .into_iter()
+            .map(|key| Ok((self.key(&store, name, &key)?, key)))
+            .collect::<Result<Vec<_>, ApiError>>()?;
         let parallelism = if parallelism == 0 { PARALLELISM } else { parallelism };
         let reads = stream::iter(keys).map(|(full, key)| {
             let store = store.store.clone();
@@ -80,13 +106,18 @@ impl StateApi {
             }
         });
         let read = async { Ok::<_, Error>(reads.buffered(parallelism).collect().await) };
-        self.measured(name, "bulk_get", read).await.map_err(|error| internal("ERR_STATE_BULK_GET", error.to_string()))
+        self.measured(name, "bulk_get", read)
+            .await
+            .map_err(|error| internal("ERR_STATE_BULK_GET", error.to_string()))
     }
 
     /// Stores items one by one: those before and after a failing one are stored.
     pub async fn save(&self, name: &str, items: Vec<Set>) -> Result<(), ApiError> {
         let store = self.store(name)?;
-        let items = items.into_iter().map(|set| self.prefixed_set(&store, name, set)).collect::<Result<Vec<_>, _>>()?;
+        let items = items
+            .into_iter()
+            .map(|set| self.prefixed_set(&store, name, set))
+            .collect::<Result<Vec<_>, _>>()?;
         let saves = async {
             let mut failures = Vec::new();
             for item in items {
@@ -94,25 +125,40 @@ impl StateApi {
             }
             together(failures)
         };
-        self.measured(name, "set", saves)
-            .await
-            .map_err(|error| etag_aware("ERR_STATE_SAVE", &error, format!("failed saving state in state store {name}: {error}")))
+        self.measured(name, "set", saves).await.map_err(|error| {
+            etag_aware(
+                "ERR_STATE_SAVE",
+                &error,
+                format!("failed saving state in state store {name}: {error}"),
+            )
+        })
     }
 
     pub async fn delete(&self, name: &str, mut delete: Delete) -> Result<(), ApiError> {
         let store = self.store(name)?;
         let key = std::mem::take(&mut delete.key);
         delete.key = self.key(&store, name, &key)?;
-        self.measured(name, "delete", store.store.delete(delete)).await.map_err(|error| {
-            etag_aware("ERR_STATE_DELETE", &error, format!("failed deleting state with key {key}: {error}"))
-        })
+        self.measured(name, "delete", store.store.delete(delete))
+            .await
+            .map_err(|error| {
+                etag_aware(
+                    "ERR_STATE_DELETE",
+                    &error,
+                    format!("failed deleting state with key {key}: {error}"),
+                )
+            })
     }
 
     pub async fn bulk_delete(&self, name: &str, deletes: Vec<Delete>) -> Result<(), ApiError> {
         let store = self.store(name)?;
         let deletes = deletes
             .into_iter()
-            .map(|delete| Ok(Delete { key: self.key(&store, name, &delete.key)?, ..delete }))
+            .map(|delete| {
+                Ok(Delete {
+                    key: self.key(&store, name, &delete.key)?,
+                    ..delete
+                })
+            })
             .collect::<Result<Vec<_>, ApiError>>()?;
         let work = async {
             let mut failures = Vec::new();
@@ -121,47 +167,70 @@ impl StateApi {
             }
             together(failures)
         };
-        self.measured(name, "bulk_delete", work)
-            .await
-            .map_err(|error| etag_aware("ERR_STATE_DELETE", &error, format!("failed deleting state with keys: {error}")))
+        self.measured(name, "bulk_delete", work).await.map_err(|error| {
+            etag_aware(
+                "ERR_STATE_DELETE",
+                &error,
+                format!("failed deleting state with keys: {error}"),
+            )
+        })
     }
 
     pub async fn transact(&self, name: &str, operations: Vec<Operation>) -> Result<(), ApiError> {
         let store = self.store(name)?;
         if !store.store.features().transactional {
             let message = format!("state store {name} doesn't support transactions");
-            return Err(ApiError::new("ERR_STATE_STORE_NOT_SUPPORTED", StatusCode::INTERNAL_SERVER_ERROR, Code::Unimplemented, message)
-                .with_reason("DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED")
-                .with_resource("state", name));
+            return Err(ApiError::new(
+                "ERR_STATE_STORE_NOT_SUPPORTED",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Code::Unimplemented,
+                message,
+            )
+            .with_reason("DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED")
+            .with_resource("state", name));
         }
         let operations = operations
             .into_iter()
             .map(|operation| match operation {
                 Operation::Set(set) => self.prefixed_set(&store, name, set).map(Operation::Set),
-                Operation::Delete(delete) => {
-                    Ok(Operation::Delete(Delete { key: self.key(&store, name, &delete.key)?, ..delete }))
-                }
+                Operation::Delete(delete) => Ok(Operation::Delete(Delete {
+                    key: self.key(&store, name, &delete.key)?,
+                    ..delete
+                })),
             })
             .collect::<Result<Vec<_>, ApiError>>()?;
-        self.measured(name, "transaction", store.store.transact(operations)).await.map_err(|error| {
-            internal("ERR_STATE_TRANSACTION", format!("error while executing state transaction: {error}"))
-        })
+        self.measured(name, "transaction", store.store.transact(operations))
+            .await
+            .map_err(|error| {
+                internal(
+                    "ERR_STATE_TRANSACTION",
+                    format!("error while executing state transaction: {error}"),
+                )
+            })
     }
 
     /// No store type of this release can be queried.
     pub fn query(&self, name: &str) -> ApiError {
         match self.store(name) {
             Err(error) => error,
-            Ok(_) => internal("ERR_STATE_STORE_NOT_SUPPORTED", "state store does not support querying".to_owned())
-                .with_reason("DAPR_STATE_QUERYING_NOT_SUPPORTED")
-                .with_resource("state", name),
+            Ok(_) => internal(
+                "ERR_STATE_STORE_NOT_SUPPORTED",
+                "state store does not support querying".to_owned(),
+            )
+            .with_reason("DAPR_STATE_QUERYING_NOT_SUPPORTED")
+            .with_resource("state", name),
         }
     }
 
     /// An operation of a transaction that is neither `upsert` nor `delete`.
     pub fn unknown_operation(operation: &str) -> ApiError {
         let message = format!("operation type {operation} not supported");
-        ApiError::new("ERR_NOT_SUPPORTED_STATE_OPERATION", StatusCode::BAD_REQUEST, Code::Unimplemented, message)
+        ApiError::new(
+            "ERR_NOT_SUPPORTED_STATE_OPERATION",
+            StatusCode::BAD_REQUEST,
+            Code::Unimplemented,
+            message,
+        )
     }
 
     fn key(&self, store: &StateStore, name: &str, key: &str) -> Result<String, ApiError> {
@@ -179,10 +248,18 @@ impl StateApi {
     }
 
     fn prefixed_set(&self, store: &StateStore, name: &str, set: Set) -> Result<Set, ApiError> {
-        Ok(Set { key: self.key(store, name, &set.key)?, ..set })
+        Ok(Set {
+            key: self.key(store, name, &set.key)?,
+            ..set
+        })
     }
 
-    async fn measured<T>(&self, store: &str, operation: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn measured<T>(
+        &self,
+        store: &str,
+        operation: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let start = Instant::now();
         let result = work.await;
         self.metrics.state(store, operation, result.is_ok(), start.elapsed());
@@ -225,8 +302,14 @@ mod tests {
         let invalid = || Error::EtagInvalid("i".into());
         let other = || Error::Other("o".into());
         assert_eq!(together(vec![]), Ok(()));
-        assert!(matches!(together(vec![mismatch(), mismatch()]), Err(Error::EtagMismatch(_))));
-        assert!(matches!(together(vec![mismatch(), invalid()]), Err(Error::EtagInvalid(_))));
+        assert!(matches!(
+            together(vec![mismatch(), mismatch()]),
+            Err(Error::EtagMismatch(_))
+        ));
+        assert!(matches!(
+            together(vec![mismatch(), invalid()]),
+            Err(Error::EtagInvalid(_))
+        ));
         assert!(matches!(together(vec![mismatch(), other()]), Err(Error::Other(_))));
     }
 

@@ -43,10 +43,15 @@ impl InMemory {
     pub fn new(previous: Option<&dyn Store>) -> Self {
         let previous: Option<&dyn Any> = previous.map(|store| store as &dyn Any);
         if let Some(previous) = previous.and_then(|store| store.downcast_ref::<Self>()) {
-            return Self { items: previous.items.clone() };
+            return Self {
+                items: previous.items.clone(),
+            };
         }
         let (start, _) = uuid::Uuid::new_v4().as_u64_pair();
-        let items = Arc::new(Items { map: RwLock::default(), next_etag: start.into() });
+        let items = Arc::new(Items {
+            map: RwLock::default(),
+            next_etag: start.into(),
+        });
         tokio::spawn(sweep(Arc::downgrade(&items)));
         Self { items }
     }
@@ -54,7 +59,11 @@ impl InMemory {
 
 impl Store for InMemory {
     fn features(&self) -> Features {
-        Features { etag: true, transactional: true, ttl: true }
+        Features {
+            etag: true,
+            transactional: true,
+            ttl: true,
+        }
     }
 
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Item>, Error>> {
@@ -83,7 +92,10 @@ impl Items {
         Some(Item {
             value: entry.value.clone(),
             etag: Some(etag_text(entry.etag)),
-            expires: entry.expires.and_then(|(_, at)| jiff::Timestamp::try_from(at).ok()).map(|at| format!("{at:.0}")),
+            expires: entry
+                .expires
+                .and_then(|(_, at)| jiff::Timestamp::try_from(at).ok())
+                .map(|at| format!("{at:.0}")),
         })
     }
 
@@ -102,8 +114,14 @@ impl Items {
                 Operation::Set(set) => {
                     let etag = self.next_etag.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     // Too far in the future to be represented is for ever.
-                    let expires = life.and_then(|life| Some((Instant::now().checked_add(life)?, SystemTime::now().checked_add(life)?)));
-                    let entry = Entry { value: set.value, etag, expires };
+                    let expires = life.and_then(|life| {
+                        Some((Instant::now().checked_add(life)?, SystemTime::now().checked_add(life)?))
+                    });
+                    let entry = Entry {
+                        value: set.value,
+                        etag,
+                        expires,
+                    };
                     match map.entry(set.key) {
                         MapEntry::Occupied(mut old) => drop(old.insert(entry)),
                         MapEntry::Vacant(free) => drop(free.insert(entry)),
@@ -132,24 +150,34 @@ fn check(map: &HashMap<String, Entry>, operation: &Operation) -> Result<(), Erro
     };
     let current = map.get(key).filter(|entry| entry.alive());
     match (etag.as_deref().filter(|etag| !etag.is_empty()), current) {
-        (Some(_), None) => Err(Error::EtagMismatch(format!("state does not exist or has expired for key={key}"))),
+        (Some(_), None) => Err(Error::EtagMismatch(format!(
+            "state does not exist or has expired for key={key}"
+        ))),
         (Some(etag), Some(entry)) if etag_text(entry.etag) != etag => {
             Err(Error::EtagMismatch(format!("state etag does not match for key={key}")))
         }
-        (None, Some(_)) if first_write => {
-            Err(Error::EtagMismatch(format!("item already exists and no etag was passed for key={key}")))
-        }
+        (None, Some(_)) if first_write => Err(Error::EtagMismatch(format!(
+            "item already exists and no etag was passed for key={key}"
+        ))),
         _ => Ok(()),
     }
 }
 
 /// How long a value lives; `None` is for ever.
 fn life(operation: &Operation) -> Result<Option<Duration>, Error> {
-    let Operation::Set(set) = operation else { return Ok(None) };
-    let Some(text) = set.metadata.get(TTL).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let seconds: i64 =
-        text.parse().map_err(|_| Error::Other(format!("{TTL} is {text:?} for key={}, expected whole seconds", set.key)))?;
-    Ok(u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs))
+    let Operation::Set(set) = operation else {
+        return Ok(None);
+    };
+    let Some(text) = set.metadata.get(TTL).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let seconds: i64 = text
+        .parse()
+        .map_err(|_| Error::Other(format!("{TTL} is {text:?} for key={}, expected whole seconds", set.key)))?;
+    Ok(u64::try_from(seconds)
+        .ok()
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs))
 }
 
 /// Ends with the last instance that uses the items.
@@ -169,7 +197,11 @@ mod tests {
     use super::*;
 
     fn set(key: &str, value: &'static str) -> Set {
-        Set { key: key.into(), value: value.into(), ..Set::default() }
+        Set {
+            key: key.into(),
+            value: value.into(),
+            ..Set::default()
+        }
     }
 
     async fn value(store: &InMemory, key: &str) -> Option<Bytes> {
@@ -181,23 +213,60 @@ mod tests {
         let store = InMemory::new(None);
         store.set(set("k", "1")).await.unwrap();
         let etag = store.get("k").await.unwrap().unwrap().etag;
-        store.set(Set { etag: etag.clone(), ..set("k", "2") }).await.unwrap();
-        let late = store.set(Set { etag: etag.clone(), ..set("k", "3") }).await;
+        store
+            .set(Set {
+                etag: etag.clone(),
+                ..set("k", "2")
+            })
+            .await
+            .unwrap();
+        let late = store
+            .set(Set {
+                etag: etag.clone(),
+                ..set("k", "3")
+            })
+            .await;
         assert!(matches!(late, Err(Error::EtagMismatch(_))));
-        let late = store.delete(Delete { key: "k".into(), etag, ..Delete::default() }).await;
+        let late = store
+            .delete(Delete {
+                key: "k".into(),
+                etag,
+                ..Delete::default()
+            })
+            .await;
         assert!(matches!(late, Err(Error::EtagMismatch(_))));
         assert_eq!(value(&store, "k").await.unwrap(), "2");
         store.set(set("k", "4")).await.unwrap();
-        assert_eq!(value(&store, "k").await.unwrap(), "4", "without an etag the last write wins");
+        assert_eq!(
+            value(&store, "k").await.unwrap(),
+            "4",
+            "without an etag the last write wins"
+        );
     }
 
     #[tokio::test]
     async fn first_write_stores_only_what_is_new() {
         let store = InMemory::new(None);
-        store.set(Set { first_write: true, ..set("k", "1") }).await.unwrap();
-        let second = store.set(Set { first_write: true, ..set("k", "2") }).await;
+        store
+            .set(Set {
+                first_write: true,
+                ..set("k", "1")
+            })
+            .await
+            .unwrap();
+        let second = store
+            .set(Set {
+                first_write: true,
+                ..set("k", "2")
+            })
+            .await;
         assert!(matches!(second, Err(Error::EtagMismatch(_))));
-        let absent = store.set(Set { etag: Some("x".into()), ..set("new", "1") }).await;
+        let absent = store
+            .set(Set {
+                etag: Some("x".into()),
+                ..set("new", "1")
+            })
+            .await;
         assert!(matches!(absent, Err(Error::EtagMismatch(_))));
     }
 
@@ -207,29 +276,73 @@ mod tests {
         store.set(set("a", "1")).await.unwrap();
         let bad = vec![
             Operation::Set(set("b", "2")),
-            Operation::Delete(Delete { key: "a".into(), etag: Some("wrong".into()), ..Delete::default() }),
+            Operation::Delete(Delete {
+                key: "a".into(),
+                etag: Some("wrong".into()),
+                ..Delete::default()
+            }),
         ];
         assert!(store.transact(bad).await.is_err());
-        assert_eq!((value(&store, "a").await.unwrap(), value(&store, "b").await), (Bytes::from("1"), None));
-        let good = vec![Operation::Set(set("b", "2")), Operation::Delete(Delete { key: "a".into(), ..Delete::default() })];
+        assert_eq!(
+            (value(&store, "a").await.unwrap(), value(&store, "b").await),
+            (Bytes::from("1"), None)
+        );
+        let good = vec![
+            Operation::Set(set("b", "2")),
+            Operation::Delete(Delete {
+                key: "a".into(),
+                ..Delete::default()
+            }),
+        ];
         store.transact(good).await.unwrap();
-        assert_eq!((value(&store, "a").await, value(&store, "b").await.unwrap()), (None, Bytes::from("2")));
+        assert_eq!(
+            (value(&store, "a").await, value(&store, "b").await.unwrap()),
+            (None, Bytes::from("2"))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn items_expire_for_readers_at_once_and_from_memory_soon() {
         let store = InMemory::new(None);
         let ttl = |seconds: &str| HashMap::from([(TTL.to_owned(), seconds.to_owned())]);
-        store.set(Set { metadata: ttl("10"), ..set("k", "1") }).await.unwrap();
-        store.set(Set { metadata: ttl("-1"), ..set("ever", "1") }).await.unwrap();
+        store
+            .set(Set {
+                metadata: ttl("10"),
+                ..set("k", "1")
+            })
+            .await
+            .unwrap();
+        store
+            .set(Set {
+                metadata: ttl("-1"),
+                ..set("ever", "1")
+            })
+            .await
+            .unwrap();
         assert!(store.get("k").await.unwrap().unwrap().expires.unwrap().ends_with('Z'));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(value(&store, "k").await, None);
-        store.set(Set { first_write: true, metadata: ttl("10"), ..set("k", "2") }).await.unwrap();
+        store
+            .set(Set {
+                first_write: true,
+                metadata: ttl("10"),
+                ..set("k", "2")
+            })
+            .await
+            .unwrap();
         tokio::time::sleep(SWEEP * 2).await;
         assert_eq!(store.items.map.read().keys().collect::<Vec<_>>(), ["ever"]);
-        let error = store.set(Set { metadata: ttl("soon"), ..set("k", "1") }).await.unwrap_err();
-        assert_eq!(error.to_string(), "ttlInSeconds is \"soon\" for key=k, expected whole seconds");
+        let error = store
+            .set(Set {
+                metadata: ttl("soon"),
+                ..set("k", "1")
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ttlInSeconds is \"soon\" for key=k, expected whole seconds"
+        );
     }
 
     #[tokio::test]
@@ -239,6 +352,9 @@ mod tests {
         let new = InMemory::new(Some(&old));
         // A request that still holds the old instance writes to the same data.
         old.set(set("late", "2")).await.unwrap();
-        assert_eq!((value(&new, "k").await.unwrap(), value(&new, "late").await.unwrap()), (Bytes::from("1"), Bytes::from("2")));
+        assert_eq!(
+            (value(&new, "k").await.unwrap(), value(&new, "late").await.unwrap()),
+            (Bytes::from("1"), Bytes::from("2"))
+        );
     }
 }

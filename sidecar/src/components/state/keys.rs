@@ -52,7 +52,12 @@ mod tests {
 
     #[test]
     fn strategies() {
-        let key = |strategy: Option<&str>, namespace: &str| Prefix::new(strategy, "cart", namespace, "store").unwrap().apply("k").unwrap();
+        let key = |strategy: Option<&str>, namespace: &str| {
+            Prefix::new(strategy, "cart", namespace, "store")
+                .unwrap()
+                .apply("k")
+                .unwrap()
+        };
         assert_eq!(key(None, "shop"), "cart||k");
         assert_eq!(key(Some("appid"), "shop"), "cart||k");
         assert_eq!(key(Some("name"), "shop"), "store||k");
@@ -64,8 +69,14 @@ mod tests {
 
     #[test]
     fn the_separator_is_refused() {
-        assert_eq!(Prefix::new(Some("a||b"), "cart", "", "store"), Err(IllegalKey("a||b".into())));
-        let error = Prefix::new(None, "cart", "", "store").unwrap().apply("a||b").unwrap_err();
+        assert_eq!(
+            Prefix::new(Some("a||b"), "cart", "", "store"),
+            Err(IllegalKey("a||b".into()))
+        );
+        let error = Prefix::new(None, "cart", "", "store")
+            .unwrap()
+            .apply("a||b")
+            .unwrap_err();
         assert_eq!(error.to_string(), "input key/keyPrefix 'a||b' can't contain '||'");
     }
 }

@@ -16,7 +16,10 @@ pub enum Error {
     #[error("possible etag mismatch. error from state store: {0}")]
     EtagMismatch(String),
     #[error("invalid etag value: {0}")]
-    #[allow(dead_code, reason = "the in-memory store accepts every text; stores with numeric etags do not")]
+    #[allow(
+        dead_code,
+        reason = "the in-memory store accepts every text; stores with numeric etags do not"
+    )]
     EtagInvalid(String),
     #[error("{0}")]
     Other(String),
@@ -85,10 +88,15 @@ impl Features {
     pub fn names(self) -> Vec<String> {
         // Actors need both.
         let actor = self.etag && self.transactional;
-        [(self.etag, "ETAG"), (self.transactional, "TRANSACTIONAL"), (self.ttl, "TTL"), (actor, "ACTOR")]
-            .into_iter()
-            .filter(|(has, _)| *has)
-            .map(|(_, name)| name.to_owned())
-            .collect()
+        [
+            (self.etag, "ETAG"),
+            (self.transactional, "TRANSACTIONAL"),
+            (self.ttl, "TTL"),
+            (actor, "ACTOR"),
+        ]
+        .into_iter()
+        .filter(|(has, _)| *has)
+        .map(|(_, name)| name.to_owned())
+        .collect()
     }
 }

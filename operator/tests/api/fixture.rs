@@ -1,0 +1,168 @@
+//! The operator's library at work in one namespace.
+
+use std::{path::Path, sync::Arc};
+
+use k8s_openapi::api::events::v1::Event;
+use kube::{
+    Api, Client, Resource,
+    api::{ListParams, Patch, PatchParams},
+};
+use outrigger_crds::status::ConditionType;
+use outrigger_operator::{
+    core::{Core, Features},
+    metrics::Metrics,
+    scope::Scope,
+};
+use outrigger_process::{
+    health::Health,
+    kubernetes::client::{self, Clients},
+    tasks::Tasks,
+};
+use outrigger_testkit::ApiServer;
+use prometheus::Registry;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::support::{self, Server, eventually, soon};
+
+/// An operator that watches one fresh namespace.
+pub(crate) struct Operator {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) server: Server,
+    registry: Registry,
+    writing: JoinHandle<()>,
+    stop: DropGuard,
+}
+
+impl Operator {
+    pub(crate) async fn start(prefix: &str, features: impl FnOnce(&str) -> Features) -> Self {
+        let api_server = ApiServer::shared().await;
+        let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/dapr/crds");
+        api_server.apply_crds(&crds).await.unwrap();
+        let namespace = api_server.namespace(prefix).await.unwrap();
+        let clients = client::clients(Some(&api_server.kubeconfig()), true).await.unwrap();
+        Self::start_in(namespace, clients, features).await
+    }
+
+    /// With clients of its own, which may have fewer rights than the test.
+    pub(crate) async fn start_in(namespace: String, clients: Clients, features: impl FnOnce(&str) -> Features) -> Self {
+        let api_server = ApiServer::shared().await;
+        let registry = Registry::new();
+        let stop = CancellationToken::new();
+        let health = Health::default();
+        let core = Core::new(
+            clients,
+            Scope::new(&namespace),
+            Metrics::new(&registry).unwrap(),
+            "test".into(),
+        );
+        let core = Arc::new(core);
+        let mut tasks = Tasks::new(stop.clone());
+        core.spawn_watches(&mut tasks, health.target("caches"));
+        tokio::spawn(tasks.run(support::DEADLINE));
+        eventually("readiness", || async { health.is_ready().then_some(()) }).await;
+        let writing = {
+            let (core, features, stop) = (core.clone(), features(&namespace), stop.clone());
+            tokio::spawn(async move { core.write(features, stop).await })
+        };
+        Self {
+            client: api_server.client(),
+            server: Server::start(core.api(stop.clone())),
+            namespace,
+            registry,
+            writing,
+            stop: stop.drop_guard(),
+        }
+    }
+
+    pub(crate) async fn plain(prefix: &str) -> Self {
+        Self::start(prefix, |_| Features {
+            services: None,
+            watchdog: None,
+        })
+        .await
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies a manifest the way kubectl does.
+    pub(crate) async fn apply<K>(&self, name: &str, mut manifest: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned,
+    {
+        manifest["apiVersion"] = K::api_version(&()).into();
+        manifest["kind"] = K::kind(&()).into();
+        manifest["metadata"]["name"] = name.into();
+        let params = PatchParams::apply("kubectl").force();
+        self.api::<K>()
+            .patch(name, &params, &Patch::Apply(&manifest))
+            .await
+            .unwrap()
+    }
+
+    /// Status and reason of a condition, once the current generation has it with that reason.
+    pub(crate) async fn condition<K: outrigger_crds::DaprResource>(
+        &self,
+        name: &str,
+        type_: ConditionType,
+        reason: &str,
+    ) -> String {
+        let condition = eventually(&format!("{name} is {reason}"), || async {
+            let object = self.api::<K>().get(name).await.unwrap();
+            let status = object.status()?;
+            let condition = status.condition(type_)?;
+            let current = status.observed_generation == object.meta().generation;
+            (current && condition.reason == reason).then(|| condition.clone())
+        })
+        .await;
+        assert_eq!(condition.type_, type_.as_str());
+        format!("{}: {}", condition.status, condition.message)
+    }
+
+    /// The value of a counter or gauge with these labels.
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let families = self.registry.gather();
+        let metrics = families
+            .iter()
+            .filter(|family| family.name() == name)
+            .flat_map(prometheus::proto::MetricFamily::get_metric);
+        let matching = metrics.filter(|metric| {
+            labels.iter().all(|(key, value)| {
+                let pairs = metric.get_label();
+                pairs.iter().any(|pair| pair.name() == *key && pair.value() == *value)
+            })
+        });
+        matching
+            .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
+            .sum()
+    }
+
+    /// Notes of the Events about an object.
+    pub(crate) async fn notes(&self, name: &str) -> Vec<String> {
+        let events = self.api::<Event>().list(&ListParams::default()).await.unwrap();
+        let about = |event: &Event| event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name);
+        events
+            .items
+            .into_iter()
+            .filter(about)
+            .filter_map(|event| event.note)
+            .collect()
+    }
+
+    pub(crate) async fn stop(self) {
+        drop(self.stop);
+        soon("the end of writing", self.writing).await.unwrap();
+        self.server.ended().await;
+    }
+}

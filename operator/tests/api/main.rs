@@ -1,0 +1,12 @@
+//! The operator against a real API server: what is applied reaches sidecars, statuses, Services and pods.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod fixture;
+mod grants;
+mod process;
+mod services;
+mod statuses;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;
+mod watchdog;

@@ -1,0 +1,325 @@
+//! The binary as the chart runs it: flags, environment, its own identity, health, shutdown.
+
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    pin::Pin,
+    process::Stdio,
+    sync::Arc,
+};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api,
+    api::{DynamicObject, Patch, PatchParams, PostParams},
+};
+use outrigger_core::{SpiffeId, TrustDomain, control_plane::Service};
+use outrigger_crds::Configuration;
+use outrigger_identity::{
+    AnchorSource, ClientAuth, Expect, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener,
+    SigningRequest,
+};
+use outrigger_proto::{
+    operator::{ListComponentsRequest, operator_client::OperatorClient},
+    sentry::{
+        SignCertificateRequest, SignCertificateResponse,
+        ca_server::{Ca, CaServer},
+    },
+};
+use outrigger_testkit::ApiServer;
+use rcgen::{
+    CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair, SanType,
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, transport::Server};
+
+use crate::support::{eventually, soon};
+
+/// A root that certifies whoever asks.
+struct Root(CertifiedIssuer<'static, KeyPair>);
+
+impl Root {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    fn certify(&self, csr: &str, id: &SpiffeId) -> String {
+        let csr = CertificateSigningRequestParams::from_pem(csr).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().unwrap())];
+        params.signed_by(&csr.public_key, &self.0).unwrap().pem()
+    }
+}
+
+/// Gives the test's own processes their identity.
+struct Certified(Arc<Root>, SpiffeId);
+
+impl Issuer for Certified {
+    fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
+        let chain = self.0.certify(&request.csr, &self.1).into_bytes();
+        Box::pin(std::future::ready(Ok(Issued { chain })))
+    }
+}
+
+/// Sentry, as far as the operator needs it.
+struct Sentry(Arc<Root>, TrustDomain);
+
+#[tonic::async_trait]
+impl Ca for Sentry {
+    async fn sign_certificate(
+        &self,
+        request: Request<SignCertificateRequest>,
+    ) -> Result<Response<SignCertificateResponse>, Status> {
+        let request = request.into_inner();
+        let id = SpiffeId::new(self.1.clone(), &request.namespace, &request.id).unwrap();
+        let csr = std::str::from_utf8(&request.certificate_signing_request).unwrap();
+        Ok(Response::new(SignCertificateResponse {
+            workload_certificate: self.0.certify(csr, &id).into_bytes().into(),
+            valid_until: Some(std::time::SystemTime::now().into()),
+            ..Default::default()
+        }))
+    }
+}
+
+async fn identity(root: &Arc<Root>, id: SpiffeId, stop: &CancellationToken) -> Identity {
+    let anchors = AnchorSource::Static(root.0.pem());
+    let issuer = Arc::new(Certified(root.clone(), id));
+    let (identity, renewal) = Identity::with_issuer(anchors, KeyAlgorithm::Ed25519, issuer).unwrap();
+    tokio::spawn(renewal.run(|_| {}, stop.clone()));
+    identity.ready().await;
+    identity
+}
+
+/// A port that was free a moment ago.
+async fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// The answer to a GET, once there is one.
+async fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    Some(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
+    let api_server = ApiServer::shared().await;
+    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/dapr/crds");
+    api_server.apply_crds(&crds).await.unwrap();
+    let namespace = api_server.namespace("process").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (root, trust_domain) = (Arc::new(Root::new()), TrustDomain::new("example.org").unwrap());
+    let anchors = folder.path().join("ca.crt");
+    std::fs::write(&anchors, root.0.pem()).unwrap();
+
+    let stop = CancellationToken::new();
+    let sentry = Service::Sentry.spiffe_id(&trust_domain, &namespace).unwrap();
+    let sentry = identity(&root, sentry, &stop)
+        .await
+        .server_tls(ClientAuth::None, &[b"h2"]);
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let sentry_address = tcp.local_addr().unwrap();
+    let listener = Listener::tls(tcp, sentry, Limits::default()).unwrap();
+    let service = CaServer::new(Sentry(root.clone(), trust_domain.clone()));
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(listener));
+
+    let (port, healthz, metrics) = (free_port().await, free_port().await, free_port().await);
+    let mut operator = Command::new(env!("CARGO_BIN_EXE_operator"))
+        .env_clear()
+        .env("NAMESPACE", &namespace)
+        .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
+        .arg("-kubeconfig")
+        .arg(api_server.kubeconfig())
+        .args(["--watch-interval", "0", "--listen-address", "127.0.0.1"])
+        .args(["--port", &port.to_string(), "--healthz-port", &healthz.to_string()])
+        .args([
+            "--metrics-port",
+            &metrics.to_string(),
+            "--metrics-listen-address",
+            "127.0.0.1",
+        ])
+        .arg("--trust-anchors-file")
+        .arg(&anchors)
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+
+    // It waits for its configuration, and says so.
+    let waiting = format!("operator-configuration: Configuration {namespace}/daprsystem does not exist yet");
+    eventually("waiting", || async {
+        get(healthz, "/healthz/detail")
+            .await
+            .filter(|text| text.contains(&waiting))
+    })
+    .await;
+    assert!(get(healthz, "/healthz").await.unwrap().starts_with("HTTP/1.1 503"));
+    assert!(
+        get(healthz, "/livez").await.unwrap().starts_with("HTTP/1.1 200"),
+        "that is no reason to be killed"
+    );
+
+    let resource = kube::api::ApiResource::erase::<Configuration>(&());
+    let configurations = Api::namespaced_with(api_server.client(), &namespace, &resource);
+    let mut system = DynamicObject::new("daprsystem", &resource);
+    system.data = json!({"spec": {"mtls": {
+        "enabled": true, "controlPlaneTrustDomain": "example.org", "sentryAddress": sentry_address.to_string(),
+        "workloadCertTTL": "24h", "allowedClockSkew": "15m",
+    }}});
+    configurations.create(&PostParams::default(), &system).await.unwrap();
+    let ready = async || {
+        get(healthz, "/healthz")
+            .await
+            .filter(|answer| answer.starts_with("HTTP/1.1 200"))
+    };
+    eventually("readiness", &ready).await;
+    assert!(
+        get(metrics, "/")
+            .await
+            .unwrap()
+            .contains("process_resident_memory_bytes")
+    );
+
+    // A sidecar calls it with mTLS, and knows it by its id.
+    let component = json!({
+        "apiVersion": "dapr.io/v1alpha1", "kind": "Component", "metadata": {"name": "db"},
+        "spec": {"type": "state.in-memory", "version": "v1", "metadata": []},
+    });
+    let components: Api<outrigger_crds::Component> = Api::namespaced(api_server.client(), &namespace);
+    components
+        .patch("db", &PatchParams::apply("test"), &Patch::Apply(&component))
+        .await
+        .unwrap();
+    let app = SpiffeId::new(TrustDomain::new("public").unwrap(), &namespace, "cart").unwrap();
+    let expected = Service::Operator.spiffe_id(&trust_domain, &namespace).unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
+    let channel = identity(&root, app, &stop)
+        .await
+        .channel(&address, Expect::Id(expected))
+        .unwrap();
+    let mut sidecar = OperatorClient::new(channel);
+    let listed = eventually("the component", async || {
+        let request = ListComponentsRequest {
+            namespace: namespace.clone(),
+        };
+        sidecar
+            .clone()
+            .list_components(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .components
+            .pop()
+    });
+    let listed: serde_json::Value = serde_json::from_slice(&listed.await).unwrap();
+    assert_eq!(listed["metadata"]["name"], "db");
+    let request = ListComponentsRequest {
+        namespace: "elsewhere".into(),
+    };
+    assert_eq!(
+        sidecar.list_components(request).await.unwrap_err().code(),
+        tonic::Code::PermissionDenied
+    );
+
+    // It leads, so it writes; and when it ends, the next one need not wait.
+    let written = async || {
+        components
+            .get("db")
+            .await
+            .unwrap()
+            .status
+            .and_then(|status| status.conditions)
+    };
+    eventually("a status", &written).await;
+    let leases: Api<Lease> = Api::namespaced(api_server.client(), &namespace);
+    let holder = async || {
+        leases
+            .get("operator.dapr.io")
+            .await
+            .unwrap()
+            .spec
+            .unwrap()
+            .holder_identity
+    };
+    assert_ne!(holder().await.as_deref(), Some(""));
+
+    let pid = operator.id().unwrap().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .await
+            .unwrap()
+            .success()
+    );
+    let status = soon("its end", operator.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(holder().await.as_deref(), Some(""));
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn mistakes_end_it_with_a_clear_sentence() {
+    let run = async |namespace: Option<&str>, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_operator"));
+        command
+            .env_clear()
+            .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
+            .args(args);
+        if let Some(namespace) = namespace {
+            command.env("NAMESPACE", namespace);
+        }
+        let output = soon("its end", command.output()).await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    for (namespace, args, code, sentence) in [
+        (None, &[][..], 1, "'NAMESPACE' environment variable not set"),
+        (Some(""), &[], 1, "'NAMESPACE' environment variable is empty"),
+        (
+            Some("x"),
+            &["-watch-interval", "5"],
+            1,
+            "invalid value for --watch-interval",
+        ),
+        (
+            Some("x"),
+            &["-enable-argo-rollout-service-reconciler"],
+            1,
+            "Argo Rollouts are not supported",
+        ),
+        (
+            Some("x"),
+            &["-log-level", "loud"],
+            1,
+            "invalid value for --log-level: loud",
+        ),
+        (
+            Some("x"),
+            &["-kubeconfig", "/nowhere"],
+            1,
+            "cannot read the kubeconfig /nowhere",
+        ),
+        (Some("x"), &["-no-such-flag"], 2, "--no-such-flag"),
+    ] {
+        let (actual, text) = run(namespace, args).await;
+        assert_eq!(actual, Some(code), "{text}");
+        assert!(text.contains(sentence), "{text}");
+    }
+}
