@@ -4,8 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
-use outrigger_core::control_plane::Service;
-use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options};
+use outrigger_core::{cluster_domain, control_plane::Service};
+use outrigger_identity::{
+    AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options, token_is_mounted,
+};
 use outrigger_process::{
     health::Health,
     http, identity,
@@ -19,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{Cluster, accounts, components, configuration},
-    cluster_domain,
     environment::Environment,
     metrics::Metrics,
     registration::Registration,
@@ -32,12 +33,6 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(6);
 /// Reviews are answered without the Configuration after this long: mTLS is on by default.
 const CONFIGURATION_DEADLINE: Duration = Duration::from_secs(10);
-/// Where the token for sentry is in pods; without any, sidecars would not get one either.
-const TOKEN_FILES: [&str; 2] = [
-    "/var/run/secrets/dapr.io/sentrytoken/token",
-    "/var/run/secrets/kubernetes.io/serviceaccount/token",
-];
-
 /// Injects Dapr sidecars into pods.
 #[derive(Parser, Debug)]
 #[command(name = "injector", disable_version_flag = true)]
@@ -98,7 +93,7 @@ impl Args {
         let registry = metrics::registry();
         let injector_metrics = Metrics::new(&registry)?;
         let cluster = Cluster::default();
-        let settings = Settings::new(&env, &cluster_domain(&env), scheduler_enabled, has_token());
+        let settings = Settings::new(&env, &cluster_domain(&env), scheduler_enabled, token_is_mounted());
         let webhook = Webhook::new(
             settings,
             env.allowed.clone(),
@@ -190,10 +185,6 @@ fn cluster_domain(env: &Environment) -> String {
     }
     let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     cluster_domain::from_resolv_conf(&resolver)
-}
-
-fn has_token() -> bool {
-    TOKEN_FILES.iter().any(|file| std::path::Path::new(file).exists())
 }
 
 /// Work that never ends by itself, as a task.

@@ -7,7 +7,6 @@ pub mod annotations;
 pub mod args;
 pub mod authorise;
 pub mod cluster;
-pub mod cluster_domain;
 pub mod decision;
 pub mod environment;
 pub mod glob;

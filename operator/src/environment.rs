@@ -1,8 +1,7 @@
 //! The environment, read once at the start.
 
-use std::os::unix::fs::MetadataExt;
-
-use anyhow::{Context, bail};
+use anyhow::bail;
+use outrigger_process::privileges;
 
 /// Namespace of the pod, where Kubernetes mounts a service account.
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -28,13 +27,7 @@ impl Environment {
             Ok(namespace) => namespace,
             Err(_) => bail!("'NAMESPACE' environment variable not set"),
         };
-        let root_is_fine = std::env::var("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK").is_ok_and(|value| value == "true");
-        let user = std::fs::metadata("/proc/self")
-            .context("cannot tell the user of this process")?
-            .uid();
-        if user == 0 && !root_is_fine {
-            bail!("current user is root: run as another user, or set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true");
-        }
+        privileges::refuse_root(privileges::root_is_allowed())?;
         let lease_namespace = std::fs::read_to_string(SERVICE_ACCOUNT_NAMESPACE)
             .ok()
             .map(|namespace| namespace.trim().to_owned())

@@ -13,7 +13,7 @@ mod validate;
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use kube::{Api, core::DynamicObject};
 use outrigger_core::{cluster_domain, control_plane::Service};
 use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener};
@@ -23,6 +23,7 @@ use outrigger_process::{
     identity::renew,
     kubernetes::client::{self, Clients},
     metrics::{registry, serve as serve_metrics},
+    privileges,
     tasks::{Tasks, stop_on_signals},
 };
 use outrigger_proto::sentry::ca_server::CaServer;
@@ -56,7 +57,7 @@ pub async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let clients = match options.mode {
         Mode::Standalone => None,
         Mode::Kubernetes => {
-            refuse_root()?;
+            privileges::refuse_root(privileges::root_is_allowed())?;
             Some(client::clients(args.kubeconfig.as_deref(), false).await?)
         }
     };
@@ -215,12 +216,4 @@ fn cluster_domain(options: &Options) -> String {
         (Mode::Kubernetes, Ok(text)) => cluster_domain::from_resolv_conf(&text),
         _ => options.trust_domain.to_string(),
     }
-}
-
-fn refuse_root() -> anyhow::Result<()> {
-    let skipped = std::env::var("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK").is_ok_and(|value| value == "true");
-    if rustix::process::geteuid().is_root() && !skipped {
-        bail!("refusing to run as root in Kubernetes (set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true to allow it)");
-    }
-    Ok(())
 }

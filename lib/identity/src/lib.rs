@@ -28,4 +28,5 @@ pub use renewal::{Renewal, Status};
 pub use sentry::{Issued, Issuer, SigningRequest};
 pub use svid::Svid;
 pub use tls::{ClientAuth, ServerTls};
+pub use token::token_is_mounted;
 pub use verify::{Expect, spiffe_id_of};

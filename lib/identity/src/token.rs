@@ -16,6 +16,13 @@ const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccou
 /// Names a token file explicitly; set but empty is an error, as upstream has it.
 const TOKEN_FILE_VARIABLE: &str = "DAPR_SENTRY_TOKEN_FILE";
 
+/// Whether a pod's token is mounted for sentry. Where this process has none, pods it injects would not get one either.
+pub fn token_is_mounted() -> bool {
+    [SENTRY_TOKEN, SERVICE_ACCOUNT_TOKEN]
+        .iter()
+        .any(|path| Path::new(path).exists())
+}
+
 /// A token, and the validator that sentry is asked to use for it.
 #[derive(Debug)]
 pub(crate) struct Token {

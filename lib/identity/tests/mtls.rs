@@ -76,7 +76,7 @@ async fn identity(app: &str, root: &Root, anchors: AnchorSource, stop: &Cancella
         renewal
             .run(|status| assert_eq!(status, Status::Ready), stop)
             .await
-            .unwrap()
+            .unwrap();
     });
     identity.ready().await;
     identity

@@ -3,7 +3,6 @@
 use std::{
     fmt::{self, Write as _},
     fs::OpenOptions,
-    path::PathBuf,
 };
 
 use anyhow::Context;
@@ -30,7 +29,7 @@ pub struct LogArgs {
     pub log_as_json: bool,
     /// Append logs to this file instead of writing them to stdout.
     #[arg(long)]
-    pub log_file: Option<PathBuf>,
+    pub log_file: Option<String>,
 }
 
 /// Who is logging.
@@ -55,9 +54,9 @@ pub fn init(service: &Service, args: &LogArgs) -> anyhow::Result<()> {
         "fatal" => "error".to_owned(),
         other => anyhow::bail!("invalid value for --log-level: {other} (expected debug, info, warn, error or fatal)"),
     };
-    // Other people's crates log connection trivia at info and debug.
+    // Other people's crates log connection trivia at info and debug, and kube's client repeats errors that we report.
     let filter = EnvFilter::try_new(format!(
-        "warn,outrigger={level},{}",
+        "warn,kube_client=off,{}",
         OWN.map(|name| format!("{name}={level}")).join(",")
     ))
     .context("log filter")?;
@@ -68,15 +67,14 @@ pub fn init(service: &Service, args: &LogArgs) -> anyhow::Result<()> {
         instance: hostname(),
     };
     let layer = tracing_subscriber::fmt::layer().event_format(format);
-    let layer: Box<dyn Layer<Registry> + Send + Sync> =
-        match args.log_file.as_deref().filter(|p| !p.as_os_str().is_empty()) {
-            None => Box::new(layer),
-            Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                let file = file.with_context(|| format!("cannot open the log file {}", path.display()))?;
-                Box::new(layer.with_ansi(false).with_writer(std::sync::Arc::new(file)))
-            }
-        };
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match args.log_file.as_deref().filter(|path| !path.is_empty()) {
+        None => Box::new(layer),
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.with_context(|| format!("cannot open the log file {path}"))?;
+            Box::new(layer.with_ansi(false).with_writer(std::sync::Arc::new(file)))
+        }
+    };
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
