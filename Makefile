@@ -15,8 +15,12 @@ CACHE_LIMIT := 30000
 CARGO_FLAGS := --locked
 CLUSTER := $(CARGO_TARGET_DIR)/debug/cluster
 DEMO := $(CARGO_TARGET_DIR)/debug/demo
-LIBS := outrigger-core outrigger-proto outrigger-identity outrigger-process outrigger-testkit outrigger-crds
-PARTS := outrigger-operator outrigger-injector outrigger-sentry outrigger-sidecar
+# Tiers by the names of test programs: `api` and `chart` need a real API server, `cluster` a whole node; others need neither.
+TESTS := $(notdir $(basename $(wildcard */tests/*.rs lib/*/tests/*.rs))) \
+	$(notdir $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs lib/*/tests/*/main.rs)))
+API_TESTS := api apiserver chart
+CLUSTER_TESTS := cluster
+UNIT_TESTS := $(sort $(filter-out $(API_TESTS) $(CLUSTER_TESTS),$(TESTS)))
 
 # Prints what a recipe does and, at its end, how long it took.
 define timed
@@ -34,13 +38,13 @@ demo: tools ## The main job on a real Kubernetes, narrated; CONTEXT=name uses th
 test: lint test-unit test-api test-cluster ## All tests in three tiers; leaves nothing running
 
 test-unit: ## Decisions as pure functions, and programs on loopback
-	$(call timed,unit tests,cargo test $(CARGO_FLAGS) --workspace --lib --bins && cargo test $(CARGO_FLAGS) $(foreach p,$(LIBS) $(PARTS),-p $(p)) --doc --quiet && cargo test $(CARGO_FLAGS) -p outrigger-sidecar -p outrigger-crds -p outrigger-identity --test '*' -- --skip api_server)
+	$(call timed,unit tests,cargo test $(CARGO_FLAGS) --workspace --lib --bins $(addprefix --test ,$(UNIT_TESTS)))
 
 test-api: kubernetes ## Against a real API server
-	$(call timed,tests against a real API server,cargo test $(CARGO_FLAGS) -p outrigger-crds -p outrigger-operator -p outrigger-injector -p outrigger-sentry --test api && cargo test $(CARGO_FLAGS) -p outrigger-e2e --test chart)
+	$(call timed,tests against a real API server,cargo test $(CARGO_FLAGS) --workspace $(addprefix --test ,$(API_TESTS)))
 
 test-cluster: kubernetes images ## On a full node with real pods
-	$(call timed,tests on a real cluster,cargo test $(CARGO_FLAGS) -p outrigger-e2e --test cluster)
+	$(call timed,tests on a real cluster,cargo test $(CARGO_FLAGS) --workspace $(addprefix --test ,$(CLUSTER_TESTS)))
 
 lint: ## Formatting, clippy, one TLS provider
 	$(call timed,formatting,cargo fmt --all --check)

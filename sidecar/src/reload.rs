@@ -129,6 +129,8 @@ pub async fn from_folders(
             .with_context(|| format!("cannot watch the resources folder {}", folder.display()))?;
     }
     let mut ticks = ticks(every);
+    // What changed between the first read and the watch is read now.
+    ticks.reset_immediately();
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

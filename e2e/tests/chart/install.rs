@@ -143,7 +143,7 @@ async fn service_accounts_have_their_rights(server: &ApiServer, namespace: &str)
             "dapr-sentry",
             "",
             "secrets",
-            "patch",
+            "update",
             namespace,
             "dapr-trust-bundle",
             true,
@@ -158,7 +158,19 @@ async fn service_accounts_have_their_rights(server: &ApiServer, namespace: &str)
             "dapr-trust-bundle",
             false,
         ),
-        ("dapr-injector", "", "serviceaccounts", "list", "", "", true),
+        ("dapr-operator", "", "secrets", "get", "shop", "redis", true),
+        ("dapr-operator", "", "secrets", "list", "shop", "", false),
+        ("dapr-injector", "", "serviceaccounts", "get", "shop", "deployer", true),
+        ("dapr-injector", "", "serviceaccounts", "list", "", "", false),
+        (
+            "dapr-injector",
+            "admissionregistration.k8s.io",
+            "mutatingwebhookconfigurations",
+            "watch",
+            "",
+            "dapr-sidecar-injector",
+            true,
+        ),
     ] {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let review = json!({

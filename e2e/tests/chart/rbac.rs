@@ -1,15 +1,26 @@
-//! Who may do what. Every right here is one that a feature uses, so what is switched off is not granted.
+//! Who may do what: the whole list for every account, since a right that no code uses has no place in it. A watch needs `list`
+//! and `watch`, a read by name `get`, an apply of an object that may be new `create` and `patch`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::helm::{NAMESPACE, Release, name_of, render, texts};
 
-/// Every right of a service account: `scope group/resource verb`, with `[names]` where it is limited to them. Scope is a
+const KINDS: [&str; 7] = [
+    "components",
+    "configurations",
+    "httpendpoints",
+    "mcpservers",
+    "resiliencies",
+    "subscriptions",
+    "workflowaccesspolicies",
+];
+
+/// Every right of a service account: `scope group/resource verbs`, with `[names]` where it is limited to them. Scope is a
 /// namespace or `*`.
 fn rights(release: &Release, account: &str) -> BTreeSet<String> {
-    let mut rights = BTreeSet::new();
+    let mut rights: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for kind in ["Role", "ClusterRole"] {
         for binding in release.of_kind(&format!("{kind}Binding")) {
             assert_eq!(binding["roleRef"]["kind"], kind);
@@ -21,13 +32,19 @@ fn rights(release: &Release, account: &str) -> BTreeSet<String> {
             }
             assert_eq!(subject["namespace"], NAMESPACE);
             for rule in rules(release, kind, binding) {
-                for right in spell(rule) {
-                    rights.insert(format!("{scope} {right}"));
+                for (resource, names) in resources(rule) {
+                    let right = rights.entry((format!("{scope} {resource}"), names)).or_default();
+                    right.extend(texts(&rule["verbs"]));
                 }
             }
         }
     }
-    rights
+    let spell = |((resource, names), verbs): ((String, String), BTreeSet<&str>)| {
+        assert!(!verbs.contains("*"), "a wildcard grants what nobody asked for");
+        let verbs: Vec<_> = verbs.into_iter().collect();
+        format!("{resource} {}{names}", verbs.join(","))
+    };
+    rights.into_iter().map(spell).collect()
 }
 
 fn rules<'a>(release: &'a Release, kind: &str, binding: &Value) -> &'a [Value] {
@@ -38,67 +55,124 @@ fn rules<'a>(release: &'a Release, kind: &str, binding: &Value) -> &'a [Value] {
     role.and_then(|role| role["rules"].as_array()).expect("the bound role")
 }
 
-fn spell(rule: &Value) -> Vec<String> {
-    let names = rule
-        .get("resourceNames")
-        .map(|names| format!(" [{}]", texts(names).join(" ")));
+/// `group/resource` of a rule, each with the names that it is limited to.
+fn resources(rule: &Value) -> Vec<(String, String)> {
+    let names = rule.get("resourceNames");
+    let names = names.map(|names| format!(" [{}]", texts(names).join(" ")));
     let names = names.unwrap_or_default();
-    let mut rights = Vec::new();
+    let mut resources = Vec::new();
     for group in texts(&rule["apiGroups"]) {
         for resource in texts(&rule["resources"]) {
-            for verb in texts(&rule["verbs"]) {
-                assert!(
-                    ![group, resource, verb].contains(&"*"),
-                    "a wildcard grants what nobody asked for"
-                );
-                rights.push(format!("{group}/{resource} {verb}{names}"));
-            }
+            assert!(
+                ![group, resource].contains(&"*"),
+                "a wildcard grants what nobody asked for"
+            );
+            resources.push((format!("{group}/{resource}"), names.clone()));
         }
     }
-    rights
+    resources
 }
 
-fn has(rights: &BTreeSet<String>, part: &str) -> bool {
-    rights.iter().any(|right| right.contains(part))
+fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    lines.into_iter().map(str::to_owned).collect()
+}
+
+/// What the first release grants an account and the second does not.
+fn more(first: &str, second: &str, account: &str) -> BTreeSet<String> {
+    &rights(&render(first), account) - &rights(&render(second), account)
+}
+
+/// What the operator needs wherever apps are.
+fn operator_rights(scope: &str) -> BTreeSet<String> {
+    let mut expected = lines([
+        "dapr-system coordination.k8s.io/leases create",
+        "dapr-system coordination.k8s.io/leases get,update [operator.dapr.io]",
+    ]);
+    expected.extend(KINDS.map(|kind| format!("{scope} dapr.io/{kind} get,list,watch")));
+    expected.extend(KINDS.map(|kind| format!("{scope} dapr.io/{kind}/status patch")));
+    let others = [
+        "/pods list,watch",
+        "/secrets get",
+        "/services create,delete,get,list,patch,watch",
+        "apps/deployments list,watch",
+        "apps/deployments/finalizers update",
+        "apps/statefulsets list,watch",
+        "apps/statefulsets/finalizers update",
+        "events.k8s.io/events create,patch",
+    ];
+    expected.extend(others.map(|right| format!("{scope} {right}")));
+    expected
 }
 
 #[test]
-fn the_operator_may_not_delete_pods_and_evicts_only_with_the_watchdog() {
-    for (interval, on) in [
-        ("'0'", false),
-        ("0", false),
-        ("'Off'", false),
-        ("once", true),
-        ("30s", true),
+fn the_operator() {
+    assert_eq!(rights(&render(""), "dapr-operator"), operator_rights("*"));
+}
+
+#[test]
+fn the_injector() {
+    assert_eq!(
+        rights(&render(""), "dapr-injector"),
+        lines([
+            "* /serviceaccounts get",
+            "* admissionregistration.k8s.io/mutatingwebhookconfigurations list,patch,watch [dapr-sidecar-injector]",
+            "* dapr.io/components list,watch",
+            "dapr-system dapr.io/configurations list,watch",
+        ])
+    );
+}
+
+#[test]
+fn sentry() {
+    assert_eq!(
+        rights(&render(""), "dapr-sentry"),
+        lines([
+            "* /pods get,list,watch",
+            "* authentication.k8s.io/tokenreviews create",
+            "* dapr.io/configurations get",
+            "dapr-system /configmaps get,update [dapr-trust-bundle]",
+            "dapr-system /secrets get,update [dapr-trust-bundle]",
+        ])
+    );
+}
+
+#[test]
+fn the_operator_evicts_only_with_the_watchdog() {
+    let watchdog = lines([
+        "* /pods/eviction create",
+        "* admissionregistration.k8s.io/mutatingwebhookconfigurations get [dapr-sidecar-injector]",
+        "dapr-system apps/deployments list,watch",
+    ]);
+    for (interval, expected) in [
+        ("'0'", &BTreeSet::new()),
+        ("0", &BTreeSet::new()),
+        ("'Off'", &BTreeSet::new()),
+        ("once", &watchdog),
+        ("30s", &watchdog),
     ] {
-        let release = render(&format!("dapr_operator: {{watchInterval: {interval}}}"));
-        let rights = rights(&release, "dapr-operator");
-        assert!(rights.contains("* /pods watch"));
-        assert!(!has(&rights, "/pods delete") && !has(&rights, "/pods patch"));
+        let values = format!("dapr_operator: {{watchInterval: {interval}}}");
         assert_eq!(
-            rights.contains("* /pods/eviction create"),
-            on,
+            more(&values, "", "dapr-operator"),
+            *expected,
             "watchInterval {interval}"
         );
-        let webhook = "* admissionregistration.k8s.io/mutatingwebhookconfigurations get [dapr-sidecar-injector]";
-        assert_eq!(rights.contains(webhook), on);
     }
-    let values = "{dapr_operator: {watchInterval: 1m}, global: {operator: {watchdogCanPatchPodLabels: true}}}";
-    let release = render(values);
-    assert!(rights(&release, "dapr-operator").contains("* /pods patch"));
+    let on = "dapr_operator: {watchInterval: 1m}";
+    let labels = "{dapr_operator: {watchInterval: 1m}, global: {operator: {watchdogCanPatchPodLabels: true}}}";
+    assert_eq!(more(labels, on, "dapr-operator"), lines(["* /pods list,patch,watch"]));
+    let release = render(labels);
     assert!(texts(&release.container("dapr-operator")["args"]).contains(&"--watchdog-can-patch-pod-labels"));
 }
 
 #[test]
 fn secrets_can_be_narrowed_to_namespaces() {
-    let everywhere = rights(&render(""), "dapr-operator");
-    for verb in ["get", "list", "watch"] {
-        assert!(everywhere.contains(&format!("* /secrets {verb}")));
-    }
-    let release = render("dapr_operator: {secretNamespaces: [shop, bank, shop]}");
-    let narrowed = rights(&release, "dapr-operator");
-    assert!(!has(&narrowed, "* /secrets"));
-    assert!(narrowed.contains("shop /secrets watch") && narrowed.contains("bank /secrets get"));
+    let narrowed = "dapr_operator: {secretNamespaces: [shop, bank, shop]}";
+    assert_eq!(
+        more(narrowed, "", "dapr-operator"),
+        lines(["bank /secrets get", "shop /secrets get"])
+    );
+    assert_eq!(more("", narrowed, "dapr-operator"), lines(["* /secrets get"]));
+    let release = render(narrowed);
     let roles = release
         .of_kind("Role")
         .filter(|role| name_of(role) == "dapr-operator-secrets");
@@ -107,102 +181,51 @@ fn secrets_can_be_narrowed_to_namespaces() {
 
 #[test]
 fn services_are_granted_with_their_reconciler() {
-    let on = rights(&render(""), "dapr-operator");
-    assert!(on.contains("* /services create") && on.contains("* apps/deployments/finalizers update"));
-    let release = render("dapr_operator: {serviceReconciler: {enabled: false}}");
-    let off = rights(&release, "dapr-operator");
-    assert!(!has(&off, "/services") && !has(&off, "apps/"));
+    let off = "dapr_operator: {serviceReconciler: {enabled: false}}";
+    assert_eq!(
+        more("", off, "dapr-operator"),
+        lines([
+            "* /services create,delete,get,list,patch,watch",
+            "* apps/deployments list,watch",
+            "* apps/deployments/finalizers update",
+            "* apps/statefulsets list,watch",
+            "* apps/statefulsets/finalizers update",
+        ])
+    );
+    let release = render(off);
     assert!(texts(&release.container("dapr-operator")["args"]).contains(&"--disable-service-reconciler"));
-    let argo = rights(
-        &render("global: {argoRolloutServiceReconciler: {enabled: true}}"),
-        "dapr-operator",
-    );
-    assert!(argo.contains("* argoproj.io/rollouts watch") && !has(&argo, "argoproj.io/rollouts delete"));
-}
-
-#[test]
-fn custom_resource_definitions_are_named() {
-    let rights = rights(&render(""), "dapr-operator");
-    assert!(rights.contains("* apiextensions.k8s.io/customresourcedefinitions patch [subscriptions.dapr.io]"));
-    for right in rights
-        .iter()
-        .filter(|right| right.contains("customresourcedefinitions"))
-    {
-        assert!(right.contains('['), "{right}");
-    }
-    for kind in [
-        "components",
-        "configurations",
-        "httpendpoints",
-        "mcpservers",
-        "resiliencies",
-        "subscriptions",
-        "workflowaccesspolicies",
-    ] {
-        assert!(rights.contains(&format!("* dapr.io/{kind} watch")));
-        assert!(rights.contains(&format!("* dapr.io/{kind}/status patch")));
-        assert!(!rights.contains(&format!("* dapr.io/{kind} patch")));
-    }
-}
-
-#[test]
-fn the_injector_and_sentry_write_only_their_own_objects() {
-    let release = render("");
-    let writes = |account: &str| {
-        let rights = rights(&release, account).into_iter();
-        let reads = [" get", " list", " watch"];
-        let writes = rights.filter(|right| {
-            !reads
-                .iter()
-                .any(|verb| right.ends_with(verb) || right.contains(&format!("{verb} [")))
-        });
-        writes.collect::<Vec<_>>()
-    };
-    assert_eq!(
-        writes("dapr-injector"),
-        ["* admissionregistration.k8s.io/mutatingwebhookconfigurations patch [dapr-sidecar-injector]"]
-    );
-    assert_eq!(
-        writes("dapr-sentry"),
-        [
-            "* authentication.k8s.io/tokenreviews create",
-            "dapr-system /configmaps patch [dapr-trust-bundle]",
-            "dapr-system /configmaps update [dapr-trust-bundle]",
-            "dapr-system /secrets patch [dapr-trust-bundle]",
-            "dapr-system /secrets update [dapr-trust-bundle]",
-        ]
-    );
-    assert!(!has(&rights(&release, "dapr-injector"), "/secrets"));
 }
 
 #[test]
 fn a_namespaced_release_has_no_rights_elsewhere() {
     let release =
         render("{global: {rbac: {namespaced: true}}, dapr_operator: {watchNamespace: dapr-system, watchInterval: 1m}}");
-    let cluster = |account| {
-        let rights = rights(&release, account).into_iter();
-        rights
-            .filter(|right| right.starts_with("* ") && !right.contains('['))
-            .collect::<Vec<_>>()
-    };
-    assert!(cluster("dapr-operator").is_empty());
+    let mut expected = operator_rights(NAMESPACE);
+    expected.extend(lines([
+        "* admissionregistration.k8s.io/mutatingwebhookconfigurations get [dapr-sidecar-injector]",
+        "dapr-system /pods/eviction create",
+    ]));
+    assert_eq!(rights(&release, "dapr-operator"), expected);
     assert_eq!(
-        cluster("dapr-injector"),
-        ["* /serviceaccounts get", "* /serviceaccounts list"]
+        rights(&release, "dapr-injector"),
+        lines([
+            "* /serviceaccounts get",
+            "* admissionregistration.k8s.io/mutatingwebhookconfigurations list,patch,watch [dapr-sidecar-injector]",
+            "dapr-system dapr.io/components list,watch",
+            "dapr-system dapr.io/configurations list,watch",
+        ])
     );
-    assert_eq!(cluster("dapr-sentry"), ["* authentication.k8s.io/tokenreviews create"]);
-    let operator = rights(&release, "dapr-operator");
-    for right in [
-        "/pods watch",
-        "/pods/eviction create",
-        "/secrets watch",
-        "/services create",
-        "dapr.io/components watch",
-    ] {
-        assert!(operator.contains(&format!("{NAMESPACE} {right}")), "{right}");
-    }
-    assert!(rights(&release, "dapr-sentry").contains("dapr-system /pods watch"));
-    assert!(rights(&release, "dapr-injector").contains("dapr-system dapr.io/components watch"));
+    assert_eq!(
+        rights(&release, "dapr-sentry"),
+        lines([
+            "* authentication.k8s.io/tokenreviews create",
+            "dapr-system /configmaps get,update [dapr-trust-bundle]",
+            "dapr-system /pods get",
+            "dapr-system /secrets get,update [dapr-trust-bundle]",
+            "dapr-system dapr.io/configurations get",
+        ])
+    );
+    assert!(!release.names("ClusterRole").contains("dapr-operator-admin"));
 
     let webhook = &release.object("MutatingWebhookConfiguration", "dapr-sidecar-injector")["webhooks"][0];
     let scope = &webhook["namespaceSelector"]["matchExpressions"][0];
@@ -219,5 +242,8 @@ fn no_secret_reader_unless_asked_for() {
     let release = render("dapr_rbac: {secretReader: {enabled: true, namespace: shop}}");
     let binding = release.object("RoleBinding", "dapr-secret-reader");
     assert_eq!(binding["metadata"]["namespace"], "shop");
-    assert_eq!(spell(&rules(&release, "Role", binding)[0]), ["/secrets get"]);
+    assert_eq!(
+        rules(&release, "Role", binding),
+        [json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] })]
+    );
 }

@@ -18,6 +18,18 @@ fn what_is_not_part_of_this_release() {
             "global.reminders.serviceName=scheduler: no service for reminders is part of this release",
         ),
         (
+            "global: {argoRolloutServiceReconciler: {enabled: true}}",
+            "global.argoRolloutServiceReconciler.enabled=true: Services for Argo Rollouts are not part of this release",
+        ),
+        (
+            "dapr_sentry: {jwt: {enabled: true}}",
+            "dapr_sentry.jwt.enabled=true: JWT-SVIDs are not part of this release",
+        ),
+        (
+            "dapr_sentry: {oidc: {enabled: true}}",
+            "dapr_sentry.oidc.enabled=true: OIDC discovery is not part of this release",
+        ),
+        (
             "global: {daprControlPlaneOs: windows}",
             "the control plane runs on linux nodes only",
         ),

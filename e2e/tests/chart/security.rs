@@ -10,7 +10,6 @@ fn every_container_is_restricted() {
         "",
         "global: {ha: {enabled: true}}",
         "global: {prometheus: {enabled: false}, mtls: {mountSentryVolume: false}}",
-        "dapr_sentry: {jwt: {enabled: true}, oidc: {enabled: true}}",
     ] {
         let release = render(values);
         assert_eq!(release.of_kind("Deployment").count(), 3);

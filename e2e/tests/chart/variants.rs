@@ -156,26 +156,6 @@ fn logs_and_metrics() {
 }
 
 #[test]
-fn sentry_serves_oidc_without_tls_when_told_to() {
-    let values =
-        |tls| format!("dapr_sentry: {{oidc: {{enabled: true, allowedHosts: [a, b], tls: {{enabled: {tls}}}}}}}");
-    for (tls, protocol) in [(true, "https"), (false, "http")] {
-        let release = render(&values(tls));
-        let arguments = texts(&release.container("dapr-sentry")["args"]);
-        let end = [
-            "--oidc-allowed-hosts=a,b".to_owned(),
-            format!("--oidc-server-tls-enabled={tls}"),
-        ];
-        assert_eq!(arguments[arguments.len() - 2..], end);
-        let service = &release.object("Service", "dapr-sentry")["spec"]["ports"][1];
-        assert_eq!(
-            (&service["name"], &service["appProtocol"]),
-            (&json!("oidc"), &json!(protocol))
-        );
-    }
-}
-
-#[test]
 fn the_webhook_keeps_the_selectors_of_the_values() {
     let release = render(
         "dapr_sidecar_injector:

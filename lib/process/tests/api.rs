@@ -1,5 +1,4 @@
 //! Leases and watches against a real API server.
-#![cfg(feature = "kubernetes")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::time::Duration;

@@ -1,5 +1,12 @@
 //! Generated gRPC and protobuf modules, and nothing else. Field numbers and names are upstream's.
-#![allow(clippy::all, clippy::pedantic, clippy::implicit_clone, clippy::semicolon_if_nothing_returned, unreachable_pub, missing_docs)]
+#![allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::implicit_clone,
+    clippy::semicolon_if_nothing_returned,
+    unreachable_pub,
+    missing_docs
+)]
 
 pub mod dapr {
     pub mod proto {
@@ -31,4 +38,7 @@ pub mod dapr {
     }
 }
 
-pub use dapr::proto::{common::v1 as common, internals::v1 as internals, operator::v1 as operator, runtime::v1 as runtime, sentry::v1 as sentry};
+pub use dapr::proto::{
+    common::v1 as common, internals::v1 as internals, operator::v1 as operator, runtime::v1 as runtime,
+    sentry::v1 as sentry,
+};

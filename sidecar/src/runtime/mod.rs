@@ -3,7 +3,10 @@
 mod servers;
 mod sources;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use outrigger_core::TrustDomain;
@@ -28,6 +31,9 @@ use crate::{
     settings::{Mode, Settings, env_truthy},
     shutdown,
 };
+
+/// Tasks end as fast as they can; the grace period is enforced for the whole process.
+const NO_DEADLINE: Duration = Duration::MAX;
 
 /// What all steps of the start share.
 #[derive(Clone)]
@@ -127,15 +133,12 @@ async fn live(
         };
         let app = tokio::select! {
             result = start => result?,
-            () = stop.cancelled() => return inner.run(std::time::Duration::MAX).await,
+            () = stop.cancelled() => return inner.run(NO_DEADLINE).await,
         };
         inner.spawn("application", application(context, app, app_healthy, ready, started));
-        // Closing `outbound` would look like a change to nobody: it only has to live as long as the servers.
-        let result = inner.run(std::time::Duration::MAX).await;
-        drop(outbound);
-        result
+        inner.run(NO_DEADLINE).await
     });
-    let result = tasks.run(std::time::Duration::MAX).await;
+    let result = tasks.run(NO_DEADLINE).await;
     deadline.abort();
     tracing::info!("Dapr runtime stopped");
     result

@@ -181,19 +181,23 @@ async fn listeners(settings: &Settings, api: &str, port: u16, purpose: &'static 
 
 async fn internal(context: &Start) -> anyhow::Result<InternalListener> {
     let settings = &context.settings;
-    let port = if settings.internal_port == 0 {
-        host::stable_port(&settings.app_id)
-    } else {
-        settings.internal_port
+    let listen = async |port| {
+        let purpose = "other sidecars (--dapr-internal-grpc-port)";
+        outrigger_process::http::bind(&settings.internal_address, port, purpose).await
     };
-    let purpose = "other sidecars (--dapr-internal-grpc-port)";
-    let tcp = outrigger_process::http::bind(&settings.internal_address, port, purpose).await?;
+    let tcp = match settings.internal_port {
+        0 => match listen(host::stable_port(&settings.app_id)).await {
+            Ok(tcp) => tcp,
+            // Another sidecar was faster: any free port will do.
+            Err(_) => listen(0).await?,
+        },
+        port => listen(port).await?,
+    };
     Ok(match context.identity.as_ref().filter(|_| settings.mtls) {
-        Some(identity) => InternalListener::tls(
-            tcp,
-            identity.server_tls(ClientAuth::Required, &[b"h2"]),
-            Handshakes::default(),
-        )?,
+        Some(identity) => {
+            let tls = identity.server_tls(ClientAuth::Required, &[b"h2"]);
+            InternalListener::tls(tcp, tls, Handshakes::default())?
+        }
         None => InternalListener::plain(tcp)?,
     })
 }
