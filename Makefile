@@ -27,7 +27,7 @@ define timed
 	@start=$$SECONDS; printf '==> %s\n' "$(1)"; $(2); printf '==> %s: %d s\n' "$(1)" "$$((SECONDS - start))"
 endef
 
-.PHONY: help demo test test-unit test-api test-cluster lint generate kubernetes cluster cluster-down images tools bounded-cache
+.PHONY: help demo test test-unit test-api test-cluster prove bench lint check generate kubernetes cluster cluster-down images tools bounded-cache
 
 help: ## List the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ help: ## List the verbs
 demo: tools ## The main job on a real Kubernetes, narrated; CONTEXT=name uses that kubeconfig context
 	@$(DEMO) --context "$(CONTEXT)"
 
-test: lint test-unit test-api test-cluster ## All tests in three tiers; leaves nothing running
+test: check test-unit test-api test-cluster ## All tests in three tiers; leaves nothing running
 
 test-unit: ## Decisions as pure functions, and programs on loopback
 	$(call timed,unit tests,cargo test $(CARGO_FLAGS) --workspace --lib --bins $(addprefix --test ,$(UNIT_TESTS)))
@@ -46,7 +46,18 @@ test-api: kubernetes ## Against a real API server
 test-cluster: kubernetes images ## On a full node with real pods
 	$(call timed,tests on a real cluster,cargo test $(CARGO_FLAGS) --workspace $(addprefix --test ,$(CLUSTER_TESTS)))
 
-lint: ## Formatting, clippy, one TLS provider
+prove: kubernetes images ## What is too long for CI: the cluster suite REPEAT times (default 5)
+	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; \
+		cargo test $(CARGO_FLAGS) --workspace $(addprefix --test ,$(CLUSTER_TESTS)); done
+
+bench: kubernetes images ## Memory, and the way of an edit, beside the API server's own time
+	@$(CARGO_TARGET_DIR)/debug/bench
+
+lint: check ## Formatting, clippy, one TLS provider, licences
+	@test -x $(CACHE)/tools/bin/cargo-deny || cargo install --quiet --locked --root $(CACHE)/tools cargo-deny
+	$(call timed,licences,$(CACHE)/tools/bin/cargo-deny check licenses bans sources)
+
+check:
 	$(call timed,formatting,cargo fmt --all --check)
 	$(call timed,clippy,cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings)
 	@test -z "$$(cargo tree --workspace -i ring -e normal$(comma)build 2>/dev/null)" || { echo "ring is in the build: aws-lc-rs is the one crypto provider" >&2; exit 1; }

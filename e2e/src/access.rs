@@ -66,6 +66,13 @@ impl Access {
         command::run_with_input(self.kubectl_command(["apply", "-f", "-"]), Some(manifests)).await
     }
 
+    /// Runs `kubectl apply` on a file, in a namespace.
+    pub async fn apply_in(&self, namespace: &str, file: &Path) -> Result<String, command::Error> {
+        let mut command = self.kubectl_command(["apply", "-n", namespace, "-f"]);
+        command.arg(file);
+        command::run(command).await
+    }
+
     /// Runs helm and returns its output.
     pub async fn helm<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<String, command::Error> {
         command::run(self.helm_command(args)).await

@@ -4,11 +4,13 @@
 //! [`access`] runs kubectl and helm.
 
 pub mod access;
+pub mod bench;
 pub mod cli;
 pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod image;
+pub mod install;
 mod node;
 pub mod observe;
 mod packages;

@@ -1,12 +1,11 @@
 //! The frame of every test: one install for all, a namespace of its own for each, and the state of that namespace when it
 //! fails.
 
-use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
-use anyhow::Context;
 use futures::FutureExt;
 use libtest_mimic::{Failed, Trial};
-use outrigger_e2e::{Access, Cluster, cluster::Options, command, observe::Observer, release, toolchain};
+use outrigger_e2e::{Access, Cluster, command, install, observe::Observer, release};
 use tokio::runtime::Runtime;
 
 /// Name of the cluster that tests use; people's own is another.
@@ -42,7 +41,7 @@ impl Frame {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let access = runtime.block_on(install())?;
+        let access = runtime.block_on(install::fresh(NAME))?;
         Ok(Self {
             runtime: Arc::new(runtime),
             access,
@@ -69,39 +68,6 @@ impl Frame {
     }
 }
 
-async fn install() -> anyhow::Result<Access> {
-    // What a killed run left behind.
-    Cluster::down(NAME, false).await?;
-    toolchain::build(&mut |line| println!("{line}"))?;
-    let archives = release::build().await?;
-    let options = Options {
-        name: NAME.to_owned(),
-        port: None,
-        audit: false,
-        deadline: Duration::from_secs(180),
-    };
-    let cluster = Cluster::up(&options, &mut |_| {}).await?;
-    for archive in &archives {
-        cluster.import_image(&archive.path).await?;
-    }
-    let access = cluster.access();
-    let mut helm = access.helm_command([
-        "install",
-        "dapr",
-        "charts/dapr",
-        "-n",
-        "dapr-system",
-        "--create-namespace",
-    ]);
-    helm.args(["--wait", "--timeout", "3m", "-f", "e2e/demo/values.yaml"])
-        .current_dir(release::workspace());
-    if let Err(error) = command::run(helm).await {
-        describe(&access, "dapr-system").await;
-        return Err(error).context("helm install");
-    }
-    Ok(access)
-}
-
 async fn run(test: Test, access: Access) -> anyhow::Result<()> {
     let namespace = test.name.replace('_', "-");
     access.kubectl(["create", "namespace", &namespace]).await?;
@@ -114,33 +80,13 @@ async fn run(test: Test, access: Access) -> anyhow::Result<()> {
     let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("the test panicked; see above")));
     if result.is_err() {
         for namespace in [namespace.as_str(), "dapr-system"] {
-            describe(&access, namespace).await;
+            println!("{}", install::describe(&access, namespace).await);
         }
     }
     access
         .kubectl(["delete", "namespace", &namespace, "--wait=false"])
         .await?;
     result
-}
-
-/// Prints what people would look at first.
-async fn describe(access: &Access, namespace: &str) {
-    println!("---- namespace {namespace}");
-    let all = ["get", "pods,components,events", "-n", namespace, "-o", "wide"];
-    println!(
-        "{}",
-        access.kubectl(all).await.unwrap_or_else(|error| error.to_string())
-    );
-    let pods = access
-        .kubectl(["get", "pods", "-n", namespace, "-o", "name"])
-        .await
-        .unwrap_or_default();
-    for pod in pods.lines() {
-        let logs = access
-            .kubectl(["logs", "-n", namespace, pod, "--all-containers", "--tail=40"])
-            .await;
-        println!("---- {pod}\n{}", logs.unwrap_or_else(|error| error.to_string()));
-    }
 }
 
 impl World {

@@ -42,8 +42,9 @@ async fn apps_get_services_and_foreign_ones_are_left_alone() {
     // Deleted by hand, it comes back.
     services.delete("cart-dapr", &DeleteParams::default()).await.unwrap();
     eventually("the Service again", service).await;
-    let counted = operator.metric("dapr_operator_service_created_total", &[("app_id", "cart")]);
-    assert_eq!(counted, 2.0);
+    // It is counted once the API server has answered, which may be after it can be seen.
+    let created = || operator.metric("dapr_operator_service_created_total", &[("app_id", "cart")]);
+    eventually("the second creation", || async { (created() == 2.0).then_some(()) }).await;
 
     // Someone else's of that name is not touched.
     let foreign = json!({"spec": {"selector": {"app": "other"}, "ports": [{"port": 80}]}});

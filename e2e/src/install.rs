@@ -1,0 +1,65 @@
+//! A cluster of its own with the chart installed, for tests and measurements.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::{Access, Cluster, cluster::Options, command, release, toolchain};
+
+/// Starts a new cluster of this name with everything built, and installs the chart with the demo's values. What an earlier
+/// run left behind is removed first.
+///
+/// # Errors
+/// The step that failed; a failed install shows what its pods say.
+pub async fn fresh(name: &str) -> anyhow::Result<Access> {
+    Cluster::down(name, false).await?;
+    toolchain::build(&mut |line| println!("{line}"))?;
+    let archives = release::build().await?;
+    let options = Options {
+        name: name.to_owned(),
+        port: None,
+        audit: false,
+        deadline: Duration::from_secs(180),
+    };
+    let cluster = Cluster::up(&options, &mut |_| {}).await?;
+    for archive in &archives {
+        cluster.import_image(&archive.path).await?;
+    }
+    let access = cluster.access();
+    let mut helm = access.helm_command([
+        "install",
+        "dapr",
+        "charts/dapr",
+        "-n",
+        "dapr-system",
+        "--create-namespace",
+    ]);
+    helm.args(["--wait", "--timeout", "3m", "-f", "e2e/demo/values.yaml"])
+        .current_dir(release::workspace());
+    if let Err(error) = command::run(helm).await {
+        println!("{}", describe(&access, "dapr-system").await);
+        return Err(error).context("helm install");
+    }
+    Ok(access)
+}
+
+/// What people would look at first in a namespace where something is wrong.
+pub async fn describe(access: &Access, namespace: &str) -> String {
+    let all = ["get", "pods,components,events", "-n", namespace, "-o", "wide"];
+    let mut text = format!("---- namespace {namespace}\n");
+    text.push_str(&access.kubectl(all).await.unwrap_or_else(|error| error.to_string()));
+    let pods = access
+        .kubectl(["get", "pods", "-n", namespace, "-o", "name"])
+        .await
+        .unwrap_or_default();
+    for pod in pods.lines() {
+        let logs = access
+            .kubectl(["logs", "-n", namespace, pod, "--all-containers", "--tail=40"])
+            .await;
+        text.push_str(&format!(
+            "\n---- {pod}\n{}",
+            logs.unwrap_or_else(|error| error.to_string())
+        ));
+    }
+    text
+}
