@@ -4,9 +4,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Most rejections that a status lists; `sidecars.rejected` counts them all.
-pub const MAX_REJECTIONS: usize = 10;
-
 /// What the operator and the sidecars found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

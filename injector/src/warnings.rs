@@ -14,6 +14,9 @@ use crate::{
 const MAX_LENGTH: usize = 256;
 /// It also bounds their sum.
 const MAX_COUNT: usize = 12;
+/// Mistakes of one kind that are looked for: nothing bounds an annotation before admission, and each costs time and a line of
+/// the log.
+const MAX_OF_A_KIND: usize = 32;
 
 /// Why `dapr.io/enabled` of a pod without a sidecar looks like a mistake, if it does.
 pub fn not_enabled(pod: &Pod) -> Option<String> {
@@ -76,14 +79,17 @@ pub fn of_pod(pod: &Pod, sidecar: &Sidecar<'_>) -> Vec<String> {
     }));
     for annotation in [key::VOLUME_MOUNTS, key::VOLUME_MOUNTS_RW] {
         let entries = volumes::entries(pod.annotation(annotation).unwrap_or_default()).filter_map(Result::ok);
-        let missing = entries.filter(|(volume, _)| !pod.has_volume(volume));
+        let missing = entries
+            .filter(|(volume, _)| !pod.has_volume(volume))
+            .take(MAX_OF_A_KIND);
         warnings.extend(missing.map(|(volume, _)| {
             format!("annotation {annotation}: the pod has no volume {volume:?}; it is not mounted into the sidecar")
         }));
     }
     if !sidecar.pluggable_components.is_empty() {
         let has = |name: &str| pod.spec.containers.iter().any(|container| container.name == name);
-        let missing = sidecar.pluggable_components.split(',').filter(|name| !has(name));
+        let listed = sidecar.pluggable_components.split(',');
+        let missing = listed.filter(|name| !has(name)).take(MAX_OF_A_KIND);
         warnings.extend(missing.map(|name| {
             format!(
                 "annotation {}: the pod has no container {name:?}",
@@ -135,6 +141,7 @@ fn of_value(Annotation { key, kind }: Annotation, value: &str) -> Vec<String> {
         Kind::Assignments => of_assignments(key, value),
         Kind::Mounts => volumes::entries(value)
             .filter_map(Result::err)
+            .take(MAX_OF_A_KIND)
             .map(|entry| format!("annotation {key}: {entry:?} is not volume:path; it is ignored"))
             .collect(),
         Kind::OnComponents => vec![format!(
@@ -156,6 +163,7 @@ fn of_assignments(annotation: &str, value: &str) -> Vec<String> {
             )),
             Some(_) => None,
         })
+        .take(MAX_OF_A_KIND)
         .collect()
 }
 
@@ -184,6 +192,7 @@ fn unknown_keys(pod: &Pod) -> impl Iterator<Item = (&str, Option<&'static str>)>
         .map(String::as_str)
         .filter(|found| found.starts_with(PREFIX))
         .filter(move |found| !known().any(|key| key == *found))
+        .take(MAX_OF_A_KIND)
         .map(move |found| (found, nearest(found, known())))
 }
 
@@ -356,5 +365,14 @@ mod tests {
         assert_eq!(fitted.len(), 13);
         assert!(fitted[0].len() <= 256 && fitted[0].starts_with("a bä") && fitted[0].ends_with('…'));
         assert_eq!(fitted[12], "8 more warnings about this pod are in the injector's log");
+    }
+
+    #[test]
+    fn mistakes_without_number_do_not_make_warnings_without_number() {
+        let many = ",".repeat(10_000);
+        let unknown: Vec<String> = (0..10_000).map(|n| format!("unknown-{n}")).collect();
+        let mut annotations: Vec<_> = unknown.iter().map(|name| (name.as_str(), "")).collect();
+        annotations.extend([("pluggable-components", many.as_str()), ("enabled", "true")]);
+        assert_eq!(warnings(&annotations).len(), 2 * MAX_OF_A_KIND);
     }
 }

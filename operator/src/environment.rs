@@ -1,7 +1,7 @@
 //! The environment, read once at the start.
 
 use anyhow::bail;
-use outrigger_process::privileges;
+use outrigger_process::{logs, privileges};
 
 /// Namespace of the pod, where Kubernetes mounts a service account.
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -32,12 +32,11 @@ impl Environment {
             .ok()
             .map(|namespace| namespace.trim().to_owned())
             .filter(|namespace| !namespace.is_empty());
-        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Ok(Self {
             lease_namespace: lease_namespace.unwrap_or_else(|| namespace.clone()),
             namespace,
             webhooks: !std::env::var("ENABLE_WEBHOOKS").is_ok_and(|value| value.eq_ignore_ascii_case("false")),
-            hostname: hostname.trim().to_owned(),
+            hostname: logs::hostname(),
         })
     }
 }

@@ -1,9 +1,6 @@
 //! Kubernetes Events: what people see on the object they look at.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -11,9 +8,9 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use prometheus::IntCounterVec;
-use tokio::time::timeout;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::deadline::in_time;
+
 /// The API server refuses longer notes.
 const MAX_NOTE: usize = 1024;
 
@@ -61,21 +58,20 @@ impl Events {
             action: notice.action.into(),
             secondary: None,
         };
-        let result = timeout(DEADLINE, self.recorder.publish(&event, regarding)).await;
+        let result = in_time(self.recorder.publish(&event, regarding)).await;
         let label = match &result {
-            Ok(Ok(())) => "published",
-            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+            Ok(()) => "published",
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
                 if !self.forbidden.swap(true, Ordering::Relaxed) {
                     tracing::warn!("not allowed to create Events; users will not see them");
                 }
                 "forbidden"
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 let (kind, name) = (&regarding.kind, &regarding.name);
                 tracing::warn!(kind, name, reason = event.reason, %error, "cannot publish an Event");
                 "error"
             }
-            Err(_) => "timeout",
         };
         self.results.with_label_values(&[label]).inc();
     }

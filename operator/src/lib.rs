@@ -5,6 +5,7 @@ pub mod api;
 pub mod args;
 pub mod controllers;
 pub mod core;
+mod deadline;
 pub mod environment;
 pub mod events;
 pub mod index;

@@ -111,6 +111,7 @@ impl Pods {
         self.changes.send_replace(());
     }
 
+    /// Whether all pods have been seen.
     pub fn synced(&self) -> bool {
         self.inner.read().synced
     }
@@ -156,7 +157,6 @@ impl Namespace {
     }
 
     fn assign(&mut self, app: &str) {
-        let current = self.newest_configuration(app);
         let Some(sender) = self.assigned.get(app) else {
             return;
         };
@@ -164,6 +164,7 @@ impl Namespace {
             self.assigned.remove(app);
             return;
         }
+        let current = self.newest_configuration(app);
         sender.send_if_modified(|assigned| {
             let changed = *assigned != current;
             *assigned = current;

@@ -10,12 +10,11 @@ use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use outrigger_core::control_plane::Service;
-use outrigger_identity::{
-    AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options, Renewal, Status,
-};
+use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options};
 use outrigger_process::{
     health::{Health, Target},
     http,
+    identity::renew,
     kubernetes::{
         client::{self, Clients},
         lease::{Election, Params},
@@ -100,6 +99,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         watchdog,
         trust_anchors_file,
         listen: (listen_address, port),
+        health: health.clone(),
         targets: Targets::register(&health),
         metrics,
     };
@@ -130,6 +130,7 @@ struct Operator {
     trust_anchors_file: PathBuf,
     /// Address and port of the API.
     listen: (String, u16),
+    health: Health,
     targets: Targets,
     metrics: Metrics,
 }
@@ -139,7 +140,6 @@ struct Operator {
 struct Targets {
     configuration: Target,
     cache: Target,
-    security_provider: Target,
     security: Target,
     api_server: Target,
 }
@@ -149,7 +149,6 @@ impl Targets {
         Self {
             configuration: health.target("operator-configuration"),
             cache: health.target("operator-cache"),
-            security_provider: health.target("security-provider"),
             security: health.target("operator-security"),
             api_server: health.target("operator-api-server"),
         }
@@ -183,7 +182,7 @@ impl Operator {
         core.spawn_watches(&mut tasks, targets.cache.clone());
         tasks.spawn(
             "security provider",
-            renew(renewal, targets.security_provider.clone(), tasks.stop().clone()),
+            renew(renewal, self.health.clone(), tasks.stop().clone()),
         );
         let serving = serve(
             core.clone(),
@@ -243,14 +242,6 @@ impl Operator {
             Ok(())
         }
     }
-}
-
-async fn renew(renewal: Renewal, health: Target, stop: CancellationToken) -> anyhow::Result<()> {
-    let report = |status| match status {
-        Status::Ready => health.ready(),
-        Status::NotReady(reason) => health.not_ready(reason),
-    };
-    Ok(renewal.run(report, stop).await?)
 }
 
 /// Opens the port once there is a certificate. Until the caches are complete, calls are answered `Unavailable`.

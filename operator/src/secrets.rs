@@ -16,12 +16,9 @@ use outrigger_crds::{DaprResource, Lookup, encode, resolve};
 use outrigger_process::kubernetes::watch::ObjectKey;
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
-use tokio::{
-    sync::OnceCell,
-    time::{Instant, timeout},
-};
+use tokio::{sync::OnceCell, time::Instant};
 
-use crate::index::Version;
+use crate::{deadline::in_time, index::Version};
 
 /// How long a Secret is remembered.
 pub const KEEP: Duration = Duration::from_secs(5);
@@ -29,7 +26,6 @@ pub const KEEP: Duration = Duration::from_secs(5);
 const KEEP_FAILURE: Duration = Duration::from_secs(1);
 /// Secrets remembered at most.
 const MAX_REMEMBERED: usize = 512;
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What reading a Secret gave.
 #[derive(Debug, Clone)]
@@ -101,7 +97,7 @@ impl Secrets {
         let Some(object) = version.with_secrets() else {
             return Ok(version.payload().clone());
         };
-        let found = self.find(namespace, &**object).await?;
+        let found = self.find(namespace, secret_names(&**object)).await?;
         let secrets: Vec<_> = found.values().map(Found::version).collect();
         let key = (K::KIND, ObjectKey::new(namespace, &**version.name()));
         if let Some(payload) = self.payloads.lock().get(&key)
@@ -131,28 +127,11 @@ impl Secrets {
         Ok(bytes)
     }
 
-    /// Every Secret that the object refers to.
-    ///
-    /// # Errors
-    /// When the API server cannot be asked.
-    pub async fn find(
-        &self,
-        namespace: &str,
-        object: &impl DaprResource,
-    ) -> Result<BTreeMap<String, Found>, Unavailable> {
-        let names: BTreeSet<&str> = object.secret_refs().iter().map(|secret| secret.name).collect();
-        self.find_all(namespace, names).await
-    }
-
     /// The Secrets of these names.
     ///
     /// # Errors
     /// When the API server cannot be asked.
-    pub async fn find_all(
-        &self,
-        namespace: &str,
-        names: impl IntoIterator<Item = &str>,
-    ) -> Result<BTreeMap<String, Found>, Unavailable> {
+    pub async fn find(&self, namespace: &str, names: BTreeSet<&str>) -> Result<BTreeMap<String, Found>, Unavailable> {
         let mut found = BTreeMap::new();
         for name in names {
             found.insert(name.to_owned(), self.get(ObjectKey::new(namespace, name)).await?);
@@ -194,6 +173,11 @@ impl Secrets {
         self.remembered.lock().retain(|_, slot| slot.is_fresh(now));
         self.payloads.lock().retain(|_, payload| now - payload.at < KEEP);
     }
+}
+
+/// Names of the Secrets that an object refers to.
+pub fn secret_names<K: DaprResource>(object: &K) -> BTreeSet<&str> {
+    object.secret_refs().iter().map(|secret| secret.name).collect()
 }
 
 /// What resolving a reference finds in Secrets that were read before. What may not be read counts as absent.
@@ -245,8 +229,8 @@ impl Source for FromApiServer {
     fn read(&self, key: ObjectKey) -> Pin<Box<dyn Future<Output = Result<Found, Unavailable>> + Send + '_>> {
         Box::pin(async move {
             let api: Api<Secret> = Api::namespaced(self.0.clone(), &key.namespace);
-            let reason = match timeout(READ_TIMEOUT, api.get(&key.name)).await {
-                Ok(Ok(secret)) => {
+            let reason = match in_time(api.get(&key.name)).await {
+                Ok(secret) => {
                     let data = secret.data.unwrap_or_default();
                     let content = Content {
                         version: secret.metadata.resource_version.unwrap_or_default(),
@@ -254,10 +238,9 @@ impl Source for FromApiServer {
                     };
                     return Ok(Found::Secret(Arc::new(content)));
                 }
-                Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return Ok(Found::Missing),
-                Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => return Ok(Found::Forbidden),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "the API server did not answer in time".to_owned(),
+                Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Found::Missing),
+                Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(Found::Forbidden),
+                Err(error) => error.to_string(),
             };
             Err(Unavailable { secret: key, reason })
         })

@@ -123,7 +123,8 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
     })
 }
 
-fn ours(map: Option<BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
+/// The labels or annotations under `dapr.io/`.
+pub(crate) fn ours(map: Option<BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
     let mut map = map?;
     map.retain(|key, _| key.starts_with("dapr.io/"));
     (!map.is_empty()).then_some(map)

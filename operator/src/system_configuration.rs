@@ -11,9 +11,10 @@ use outrigger_core::TrustDomain;
 use outrigger_crds::Configuration;
 use outrigger_process::health::Target;
 use serde::Deserialize;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::deadline::in_time;
+
 const RETRY: Duration = Duration::from_secs(2);
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 
@@ -52,16 +53,15 @@ pub async fn load(client: Client, namespace: &str, name: &str, health: &Target) 
     let what = format!("Configuration {namespace}/{name}");
     let mut last = String::new();
     loop {
-        let reason = match timeout(DEADLINE, api.get(name)).await {
-            Ok(Ok(object)) => {
+        let reason = match in_time(api.get(name)).await {
+            Ok(object) => {
                 let configuration = parse(object.data.get("spec"), namespace);
                 let configuration = configuration.with_context(|| format!("{what} cannot be used"))?;
                 health.ready();
                 return Ok(configuration);
             }
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => format!("{what} does not exist yet"),
-            Ok(Err(error)) => format!("{what} cannot be read: {error}"),
-            Err(_) => format!("{what} cannot be read: the API server did not answer in time"),
+            Err(kube::Error::Api(status)) if status.is_not_found() => format!("{what} does not exist yet"),
+            Err(error) => format!("{what} cannot be read: {error}"),
         };
         health.not_ready(reason.clone());
         if reason != last {

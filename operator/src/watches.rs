@@ -190,7 +190,7 @@ pub async fn follow_pods(
                 pods.set_synced();
                 caches.ready(PODS);
             }
-            // Without it only updates of Configurations are missed, which is no reason to serve nothing.
+            // Without it Configurations are not updated and the watchdog waits, which is no reason to serve nothing.
             Change::Absent | Change::Forbidden => caches.ready(PODS),
         }
     }

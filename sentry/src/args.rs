@@ -140,7 +140,10 @@ impl Args {
             bail!("--jwt-issuer needs --jwt-enabled");
         }
         if self.jwt_enabled {
-            bail!("--jwt-enabled: JWT-SVIDs (and OIDC discovery, which needs them) are not part of this release");
+            bail!("--jwt-enabled: JWT-SVIDs are not part of this release");
+        }
+        if self.oidc_enabled {
+            bail!("--oidc-enabled: OIDC discovery is not part of this release");
         }
         let trust_domain = TrustDomain::new(&self.trust_domain).context("--trust-domain")?;
         let namespace = match (
@@ -194,7 +197,8 @@ mod tests {
             (&["-mode", "k8s"][..], "--mode: found \"k8s\""),
             (&["-trust-domain", "Upper"], "--trust-domain"),
             (&["-jwt-issuer", "https://x"], "--jwt-issuer needs --jwt-enabled"),
-            (&["-jwt-enabled"], "not part of this release"),
+            (&["-jwt-enabled"], "--jwt-enabled: JWT-SVIDs are not part"),
+            (&["-oidc-enabled"], "--oidc-enabled: OIDC discovery is not part"),
         ] {
             assert!(options(words).unwrap_err().to_string().contains(text), "{words:?}");
         }

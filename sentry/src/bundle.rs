@@ -6,6 +6,7 @@ use arc_swap::ArcSwapOption;
 use outrigger_core::{SpiffeId, TrustDomain};
 use outrigger_process::health::Target;
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,11 +34,22 @@ pub(crate) enum BundleError {
 
 /// Shared by all who sign.
 #[derive(Clone, Default)]
-pub(crate) struct Current(Arc<ArcSwapOption<Authority>>);
+pub(crate) struct Current(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    authority: ArcSwapOption<Authority>,
+    replaced: Notify,
+}
 
 impl Current {
     pub(crate) fn get(&self) -> Option<Arc<Authority>> {
-        self.0.load_full()
+        self.0.authority.load_full()
+    }
+
+    /// Waits until another authority takes over; for one waiter, which misses nothing between two calls.
+    pub(crate) async fn replaced(&self) {
+        self.0.replaced.notified().await;
     }
 }
 
@@ -116,7 +128,7 @@ impl Bundle {
             Store::Files(store) => match store.load()? {
                 Found::Material(material) => material,
                 Found::Nothing => {
-                    let material = self.generate()?;
+                    let material = self.missing()?;
                     store.save(&material)?;
                     material
                 }
@@ -126,7 +138,7 @@ impl Bundle {
                 match found {
                     Found::Material(material) => break material,
                     Found::Nothing => {
-                        let material = self.generate()?;
+                        let material = self.missing()?;
                         if store.save(&material, version).await? {
                             break material;
                         }
@@ -137,14 +149,14 @@ impl Bundle {
         };
         if self.loaded.as_ref() != Some(&material) {
             let authority = Authority::load(&material, OffsetDateTime::now_utc())?;
-            if self.loaded.is_some() {
-                tracing::info!("Issuer credentials changed; reloading");
-                self.metrics.issuer_changed.inc();
-            }
             self.metrics.issuer_expiry.set(authority.not_after().unix_timestamp());
             tracing::info!(expires = %authority.not_after(), "certificate authority loaded");
-            self.current.0.store(Some(Arc::new(authority)));
-            self.loaded = Some(material);
+            self.current.0.authority.store(Some(Arc::new(authority)));
+            if self.loaded.replace(material).is_some() {
+                tracing::info!("Issuer credentials changed; reloading");
+                self.metrics.issuer_changed.inc();
+                self.current.0.replaced.notify_one();
+            }
         }
         if let (Store::Kubernetes(store), Some(authority)) = (&self.store, self.current.get())
             && store.heal_config_map(authority.anchors_pem()).await?
@@ -154,7 +166,13 @@ impl Bundle {
         Ok(())
     }
 
-    fn generate(&self) -> Result<Material, BundleError> {
+    /// What to store where nothing is. An authority that was in use goes back: a new root would break every sidecar, and whoever
+    /// emptied the store (an apply that replaces the object, say) rarely means that. A restart begins anew.
+    fn missing(&self) -> Result<Material, BundleError> {
+        if let Some(material) = &self.loaded {
+            tracing::warn!("Root and issuer certs are gone: storing those in use again");
+            return Ok(material.clone());
+        }
         tracing::info!("Root and issuer certs not found: generating self signed CA");
         self.metrics.issuer_changed.inc();
         ca::generate(
@@ -164,5 +182,80 @@ impl Bundle {
             OffsetDateTime::now_utc(),
         )
         .map_err(BundleError::Generate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use futures::FutureExt;
+    use outrigger_core::control_plane::Service;
+
+    use super::*;
+    use crate::{args::Names, store::FileStore};
+
+    fn bundle(folder: &Path) -> Bundle {
+        let names = Names {
+            anchors: folder.join("ca.crt"),
+            issuer_chain: folder.join("issuer.crt"),
+            issuer_key: folder.join("issuer.key"),
+        };
+        let domain = TrustDomain::new("cluster.local").unwrap();
+        Bundle::new(
+            Store::Files(FileStore::new(names)),
+            Service::Sentry.spiffe_id(&domain, "dapr-system").unwrap(),
+            domain,
+            Settings::default(),
+            Metrics::register(&prometheus::Registry::new()).unwrap(),
+        )
+    }
+
+    fn clear(folder: &Path) {
+        for name in ["ca.crt", "issuer.crt", "issuer.key"] {
+            std::fs::remove_file(folder.join(name)).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_emptied_store_gets_the_authority_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bundle = bundle(folder.path());
+        bundle.refresh().await.unwrap();
+        let stored = || std::fs::read_to_string(folder.path().join("issuer.key")).unwrap();
+        let first = stored();
+        clear(folder.path());
+        bundle.refresh().await.unwrap();
+        assert_eq!(stored(), first);
+        assert!(bundle.current.replaced().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn another_authority_in_the_store_takes_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut old = bundle(folder.path());
+        old.refresh().await.unwrap();
+        let before = old.current.get().unwrap();
+        clear(folder.path());
+        let mut new = bundle(folder.path());
+        new.refresh().await.unwrap();
+        assert!(
+            new.current.replaced().now_or_never().is_none(),
+            "the first replaces none"
+        );
+
+        old.refresh().await.unwrap();
+        let (after, expected) = (old.current.get().unwrap(), new.current.get().unwrap());
+        assert_eq!(after.anchors_pem(), expected.anchors_pem());
+        assert_ne!(after.anchors_pem(), before.anchors_pem());
+        assert!(old.current.replaced().now_or_never().is_some());
+
+        std::fs::write(folder.path().join("issuer.crt"), "broken").unwrap();
+        assert!(old.refresh().await.is_err());
+        assert_eq!(
+            old.current.get().unwrap().chain_pem(),
+            after.chain_pem(),
+            "the last good one stays"
+        );
     }
 }

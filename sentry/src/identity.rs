@@ -47,4 +47,9 @@ impl Issuer for OwnIssuer {
     fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
         Box::pin(std::future::ready(self.sign(&request)))
     }
+
+    /// Whoever trusts the new authority only would not accept a certificate of the old one.
+    fn superseded(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.current.replaced())
+    }
 }

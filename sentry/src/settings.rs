@@ -63,12 +63,12 @@ impl Spec {
             }
         }
         Ok(Settings {
-            ttl: positive(
+            ttl: not_negative(
                 "spec.mtls.workloadCertTTL",
                 mtls.workload_cert_ttl.as_deref(),
                 defaults.ttl,
             )?,
-            skew: positive(
+            skew: not_negative(
                 "spec.mtls.allowedClockSkew",
                 mtls.allowed_clock_skew.as_deref(),
                 defaults.skew,
@@ -77,7 +77,7 @@ impl Spec {
     }
 }
 
-fn positive(field: &str, text: Option<&str>, default: Duration) -> anyhow::Result<Duration> {
+fn not_negative(field: &str, text: Option<&str>, default: Duration) -> anyhow::Result<Duration> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(default);
     };

@@ -85,6 +85,12 @@ impl Sentry {
             .create(&PostParams::default(), &configuration)
             .await
             .unwrap();
+        Self::in_namespace(namespace).await
+    }
+
+    /// Starts one more in a namespace that has one.
+    async fn in_namespace(namespace: String) -> Self {
+        let server = ApiServer::shared().await;
         let (port, health) = (free_port(), free_port());
         let process = Command::new(env!("CARGO_BIN_EXE_sentry"))
             .args([
@@ -106,7 +112,7 @@ impl Sentry {
             .unwrap();
         Self {
             process,
-            client,
+            client: server.client(),
             namespace,
             port,
             health,
@@ -313,30 +319,10 @@ async fn a_missing_configuration_reaches_the_caller() {
 #[tokio::test]
 async fn racing_replicas_settle_on_one_root() {
     let first = Sentry::start().await;
-    // The second shares the first one's namespace.
-    let second_health = free_port();
-    let mut second = Command::new(env!("CARGO_BIN_EXE_sentry"))
-        .args([
-            "--mode",
-            "kubernetes",
-            "--trust-domain",
-            "cluster.local",
-            "--enable-metrics=false",
-        ])
-        .args([
-            format!("--port={}", free_port()),
-            format!("--healthz-port={second_health}"),
-        ])
-        .arg("--kubeconfig")
-        .arg(ApiServer::shared().await.kubeconfig())
-        .env_remove("KUBERNETES_SERVICE_HOST")
-        .env("NAMESPACE", &first.namespace)
-        .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let second = Sentry::in_namespace(first.namespace.clone()).await;
     first.create_bundle_objects().await;
     first.wait_for_health("/healthz", "200 OK").await;
+    second.wait_for_health("/healthz", "200 OK").await;
     let secrets: Api<Secret> = Api::namespaced(first.client.clone(), &first.namespace);
     let stored = secrets.get(TRUST_BUNDLE).await.unwrap().data.unwrap()["ca.crt"].clone();
     assert_eq!(
@@ -344,8 +330,11 @@ async fn racing_replicas_settle_on_one_root() {
         stored.0,
         "the ConfigMap carries the Secret's root"
     );
-    second.kill().unwrap();
-    second.wait().unwrap();
+    // Both have to show a certificate under that root before they hear what is asked.
+    for sentry in [first, second] {
+        let refusal = sentry.sign("cart", "shop", "not-a-token").await.unwrap_err();
+        assert_eq!(refusal.code(), Code::PermissionDenied, "{refusal}");
+    }
 }
 
 #[tokio::test]

@@ -37,8 +37,7 @@ pub fn stable_port(app_id: &str) -> u16 {
     u16::try_from(FIRST_PORT + hasher.finish() % range).unwrap_or_default()
 }
 
-/// Effective user id.
-pub fn user() -> Option<u32> {
+fn user() -> Option<u32> {
     std::fs::metadata("/proc/self").ok().map(|metadata| metadata.uid())
 }
 

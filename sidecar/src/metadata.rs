@@ -11,8 +11,10 @@ use crate::{
     settings::{App, Protocol},
 };
 
-/// Most extended attributes, and the longest value: the API must not fill memory.
+/// Most extended attributes: the API must not fill memory.
 const MOST_ATTRIBUTES: usize = 256;
+/// Longest name and value of an attribute, in bytes.
+pub const LONGEST_ATTRIBUTE: usize = 64 << 10;
 const RUNTIME_VERSION: &str = "daprRuntimeVersion";
 
 /// Answers the metadata calls; clones share the attributes.
@@ -77,10 +79,14 @@ struct ActorRuntime {
     host_ready: bool,
 }
 
-/// There are too many attributes.
-#[derive(Debug, thiserror::Error)]
-#[error("there are {MOST_ATTRIBUTES} extended metadata attributes already")]
-pub struct Full;
+/// Why an attribute is not kept.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("there are {MOST_ATTRIBUTES} extended metadata attributes already")]
+    Full,
+    #[error("an extended metadata attribute has at most {LONGEST_ATTRIBUTE} bytes")]
+    TooLong,
+}
 
 // === impl Metadata ===
 
@@ -107,11 +113,14 @@ impl Metadata {
     /// Sets an extended attribute.
     ///
     /// # Errors
-    /// When there are too many.
-    pub fn set(&self, key: String, value: String) -> Result<(), Full> {
+    /// When it is too long, or there are too many.
+    pub fn set(&self, key: String, value: String) -> Result<(), Error> {
+        if key.len().max(value.len()) > LONGEST_ATTRIBUTE {
+            return Err(Error::TooLong);
+        }
         let mut extended = self.extended.write();
         if extended.len() >= MOST_ATTRIBUTES && !extended.contains_key(&key) {
-            return Err(Full);
+            return Err(Error::Full);
         }
         extended.insert(key, value);
         Ok(())
@@ -253,7 +262,10 @@ mod tests {
         for n in 1..MOST_ATTRIBUTES {
             metadata.set(n.to_string(), String::new()).unwrap();
         }
-        assert!(metadata.set("more".into(), String::new()).is_err());
+        assert_eq!(metadata.set("more".into(), String::new()), Err(Error::Full));
+        let long = "x".repeat(LONGEST_ATTRIBUTE + 1);
+        assert_eq!(metadata.set("1".into(), long.clone()), Err(Error::TooLong));
+        assert_eq!(metadata.set(long, String::new()), Err(Error::TooLong));
         assert!(metadata.set("1".into(), "again".into()).is_ok());
     }
 }

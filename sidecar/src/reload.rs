@@ -23,6 +23,8 @@ use crate::{
 
 /// Files are read this long after the last change of one of them: editors write in several steps.
 const QUIET: Duration = Duration::from_millis(100);
+/// Files are read after this time even if one of them never stops changing.
+const LONGEST_UNREST: Duration = Duration::from_secs(2);
 /// At start the list waits this long for the stream, so that nothing falls between the two.
 const STREAM_FIRST: Duration = Duration::from_secs(1);
 
@@ -78,20 +80,17 @@ pub async fn from_operator(
             },
         };
         if relist {
-            match operator.list_components().await {
-                Ok(listed) => reconcile(&mut loader, listed).await,
-                Err(status) => tracing::warn!(
+            match stop.run_until_cancelled(operator.list_components()).await {
+                None => return Ok(()),
+                // What cannot be read may be what serves: it stays until it can be read, or is really gone.
+                Some(Ok(Listed { components, unreadable })) => loader.reconcile(components, unreadable == 0).await,
+                Some(Err(status)) => tracing::warn!(
                     error = crate::text::status(&status),
                     "components cannot be listed; nothing changes"
                 ),
             }
         }
     }
-}
-
-async fn reconcile(loader: &mut Loader, Listed { components, unreadable }: Listed) {
-    // What cannot be read may be what serves: it stays until it can be read, or is really gone.
-    loader.reconcile(components, unreadable == 0).await;
 }
 
 /// `None` when the message cannot be used and a list has to tell what it meant.
@@ -136,7 +135,10 @@ pub async fn from_folders(
             () = stop.cancelled() => return Ok(()),
             _ = ticks.tick() => {}
             Ok(()) = changes.changed() => {
-                while tokio::time::timeout(QUIET, changes.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
+                let latest = Instant::now() + LONGEST_UNREST;
+                while Instant::now() < latest
+                    && tokio::time::timeout(QUIET, changes.changed()).await.is_ok_and(|changed| changed.is_ok())
+                {}
             }
         }
         let (folders, namespace, app_id) = (folders.clone(), namespace.clone(), app_id.clone());
@@ -170,7 +172,10 @@ pub async fn configuration(
                 stop.cancelled().await;
                 return Ok(());
             }
-            Some(Event::Connected) => operator.configuration_now(&name).await,
+            Some(Event::Connected) => match stop.run_until_cancelled(operator.configuration_now(&name)).await {
+                None => return Ok(()),
+                Some(configuration) => configuration,
+            },
             Some(Event::Message(message)) if message.r#type() == ResourceEventType::Deleted => {
                 tracing::warn!(name, "the Configuration was deleted; this sidecar goes on with it until it is restarted");
                 None

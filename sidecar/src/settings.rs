@@ -1,10 +1,16 @@
 //! Flags and environment, checked once and turned into types.
 
+mod app;
+mod values;
+
 use std::{path::PathBuf, time::Duration};
 
-use outrigger_core::{GoDuration, SpiffeId, TrustDomain, annotations, control_plane};
+use outrigger_core::{GoDuration, SpiffeId, TrustDomain, annotations::truthy, control_plane};
 
-use crate::{args::Args, quantity};
+pub use app::{App, Probe, Protocol};
+use values::{non_empty, optional_port, port, size, unbracketed, value};
+
+use crate::args::Args;
 
 /// Body limit when neither flag sets one.
 const DEFAULT_BODY: usize = 4 << 20;
@@ -43,51 +49,6 @@ pub enum Mode {
     Kubernetes,
 }
 
-/// What the application speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    Http,
-    Https,
-    H2c,
-    Grpc,
-    Grpcs,
-}
-
-impl Protocol {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-            Self::H2c => "h2c",
-            Self::Grpc => "grpc",
-            Self::Grpcs => "grpcs",
-        }
-    }
-}
-
-/// How to reach and watch the application.
-#[derive(Debug, Clone)]
-pub struct App {
-    pub host: String,
-    pub port: u16,
-    pub protocol: Protocol,
-    /// `None` is unlimited.
-    pub max_concurrency: Option<usize>,
-    pub probe: Option<Probe>,
-    /// Sent to the application with every call.
-    pub token: Option<String>,
-}
-
-/// How the application's health is probed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
-    pub path: String,
-    pub interval: Duration,
-    pub timeout: Duration,
-    /// Failures in a row that make the application unhealthy.
-    pub threshold: u32,
-}
-
 /// The identity to ask for, and whom to trust.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -119,6 +80,8 @@ pub struct Settings {
     pub socket_folder: Option<PathBuf>,
     pub max_body: usize,
     pub max_header: usize,
+    /// Whether the HTTP API speaks HTTP/2 without TLS as well.
+    pub h2c: bool,
     /// `None` leaves it to the Configuration.
     pub api_logging: Option<bool>,
     /// Callers of the API have to present it.
@@ -165,7 +128,7 @@ impl Settings {
         }
         let http_port = port("dapr-http-port", &args.dapr_http_port)?;
         let grpc_port = port("dapr-grpc-port", &args.dapr_grpc_port)?;
-        let app = app(args, set("APP_API_TOKEN"))?;
+        let app = app::app(args, set("APP_API_TOKEN"))?;
         if let Some(app) = &app {
             for (flag, port) in [("dapr-http-port", http_port), ("dapr-grpc-port", grpc_port)] {
                 if port == app.port {
@@ -191,15 +154,17 @@ impl Settings {
             if args.sentry_address.is_empty() {
                 return Err(Error::Required("sentry-address"));
             }
-            TrustDomain::new(&args.control_plane_trust_domain)
-                .and_then(|domain| SpiffeId::new(domain, &args.control_plane_namespace, &args.app_id))
-                .map_err(|error| {
-                    value(
-                        "control-plane-trust-domain",
-                        &args.control_plane_trust_domain,
-                        &error.to_string(),
-                    )
-                })?;
+            let domain = TrustDomain::new(&args.control_plane_trust_domain).map_err(|error| {
+                let found = &args.control_plane_trust_domain;
+                value("control-plane-trust-domain", found, &error.to_string())
+            })?;
+            for (flag, segment) in [
+                ("control-plane-namespace", &args.control_plane_namespace),
+                ("app-id", &args.app_id),
+            ] {
+                SpiffeId::new(domain.clone(), segment, segment)
+                    .map_err(|error| value(flag, segment, &error.to_string()))?;
+            }
         }
         if mode == Mode::Kubernetes && args.control_plane_address.is_empty() {
             return Err(Error::Required("control-plane-address"));
@@ -244,6 +209,7 @@ impl Settings {
                 1 << 10,
                 DEFAULT_HEADER,
             )?,
+            h2c: !env("DAPR_HTTP_DISABLE_H2C").is_some_and(|value| truthy(&value)),
             api_logging: args.enable_api_logging,
             api_token: set("DAPR_API_TOKEN"),
             resources: resources.into_iter().map(PathBuf::from).collect(),
@@ -278,53 +244,6 @@ impl Settings {
     }
 }
 
-fn app(args: &Args, token: Option<String>) -> Result<Option<App>, Error> {
-    let protocol = match (args.app_protocol.trim().to_ascii_lowercase().as_str(), args.app_ssl) {
-        ("" | "http", false) => Protocol::Http,
-        ("" | "http", true) | ("https", _) => Protocol::Https,
-        ("h2c", _) => Protocol::H2c,
-        ("grpc", false) => Protocol::Grpc,
-        ("grpc", true) | ("grpcs", _) => Protocol::Grpcs,
-        _ => {
-            return Err(value(
-                "app-protocol",
-                &args.app_protocol,
-                "http, https, h2c, grpc or grpcs",
-            ));
-        }
-    };
-    let probe = probe(args)?;
-    let port = optional_port("app-port", &args.app_port)?;
-    Ok((port != 0).then(|| App {
-        host: unbracketed(&args.app_channel_address),
-        port,
-        protocol,
-        max_concurrency: usize::try_from(args.app_max_concurrency).ok().filter(|n| *n > 0),
-        probe,
-        token,
-    }))
-}
-
-fn probe(args: &Args) -> Result<Option<Probe>, Error> {
-    if !args.enable_app_health_check {
-        return Ok(None);
-    }
-    let positive = |n: i64, default: u64| u64::try_from(n).ok().filter(|n| *n > 0).unwrap_or(default);
-    let probe = Probe {
-        path: args.app_health_check_path.clone(),
-        interval: Duration::from_secs(positive(args.app_health_probe_interval, 5)),
-        timeout: Duration::from_millis(positive(args.app_health_probe_timeout, 500)),
-        threshold: u32::try_from(args.app_health_threshold)
-            .ok()
-            .filter(|n| *n > 0)
-            .unwrap_or(3),
-    };
-    if probe.timeout >= probe.interval {
-        return Err(Error::ProbeTimeout);
-    }
-    Ok(Some(probe))
-}
-
 /// Flags of parts that this release does not have are still checked, so that a mistake in them is not found later.
 fn check_unused(args: &Args) -> Result<(), Error> {
     if args.scheduler_job_streams < 1 {
@@ -344,62 +263,6 @@ fn check_unused(args: &Args) -> Result<(), Error> {
         }
     }
     port("profile-port", &args.profile_port).map(|_| ())
-}
-
-fn value(flag: &'static str, found: &str, expected: &str) -> Error {
-    Error::Value {
-        flag,
-        found: found.to_owned(),
-        expected: expected.to_owned(),
-    }
-}
-
-fn port(flag: &'static str, text: &str) -> Result<u16, Error> {
-    text.parse().map_err(|_| value(flag, text, "a port number up to 65535"))
-}
-
-fn optional_port(flag: &'static str, text: &str) -> Result<u16, Error> {
-    if text.is_empty() { Ok(0) } else { port(flag, text) }
-}
-
-/// `[::1]` is how an IPv6 address is written in front of a port.
-fn unbracketed(address: &str) -> String {
-    address.trim().trim_start_matches('[').trim_end_matches(']').to_owned()
-}
-
-fn non_empty(list: &[String]) -> Vec<String> {
-    list.iter()
-        .map(|item| item.trim())
-        .filter(|item| !item.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-/// The quantity wins over the deprecated number; -1 stands for the default in both.
-fn size(
-    flag: &'static str,
-    quantity: Option<&str>,
-    number: Option<i64>,
-    unit: i64,
-    default: usize,
-) -> Result<usize, Error> {
-    let bytes = match (quantity, number) {
-        (Some(text), _) => quantity::bytes(text).map_err(|error| value(flag, text, &error))?,
-        (None, Some(-1) | None) => return Ok(default),
-        (None, Some(number)) => number.saturating_mul(unit),
-    };
-    match bytes {
-        -1 => Ok(default),
-        bytes => usize::try_from(bytes)
-            .ok()
-            .filter(|n| *n > 0)
-            .ok_or_else(|| value(flag, &bytes.to_string(), "a positive size")),
-    }
-}
-
-/// Upstream's lenient boolean in an environment variable.
-pub fn env_truthy(name: &str) -> bool {
-    std::env::var(name).is_ok_and(|value| annotations::truthy(&value))
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ fn a_namespaced_release_has_no_rights_elsewhere() {
         lines([
             "* authentication.k8s.io/tokenreviews create",
             "dapr-system /configmaps get,update [dapr-trust-bundle]",
-            "dapr-system /pods get",
+            "dapr-system /pods get,list,watch",
             "dapr-system /secrets get,update [dapr-trust-bundle]",
             "dapr-system dapr.io/configurations get",
         ])

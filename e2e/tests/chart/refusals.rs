@@ -67,6 +67,10 @@ fn contradictions() {
             "sidecarRunAsUser is 5, but has to be 0 or left out",
         ),
         (
+            "dapr_sentry: {mode: standalone}",
+            "dapr_sentry.mode=standalone: expected kubernetes; in any other mode sentry grants every identity to everyone",
+        ),
+        (
             "global: {ha: {podAntiAffinityPolicy: always}}",
             "global.ha.podAntiAffinityPolicy must be either",
         ),

@@ -6,14 +6,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Resource, ResourceExt, api::ListParams, core::NamespaceResourceScope, runtime::watcher};
 use outrigger_process::kubernetes::{
     client::Clients,
-    watch::{Change, changes},
+    watch::{Change, changes, until_forbidden},
 };
 use serde::Deserialize;
 
-use super::{
-    Cluster, Known,
-    fallback::{POLL, until_forbidden},
-};
+use super::{Cluster, Known, POLL};
 use crate::{annotations::COMPONENT_CONTAINER, patch::components::ComponentContainer, pod::or_default};
 
 /// Objects in a page of a list.

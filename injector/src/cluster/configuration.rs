@@ -7,15 +7,12 @@ use kube::{Api, Resource, core::NamespaceResourceScope, runtime::watcher};
 use outrigger_core::control_plane::SYSTEM_CONFIGURATION;
 use outrigger_process::kubernetes::{
     client::Clients,
-    watch::{Change, changes},
+    watch::{Change, changes, until_forbidden},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    Cluster,
-    fallback::{POLL, until_forbidden},
-};
+use super::{Cluster, POLL};
 
 /// A Configuration, read as leniently as possible.
 #[derive(Debug, Clone, Default, Deserialize)]

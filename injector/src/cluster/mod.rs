@@ -4,19 +4,20 @@
 pub mod accounts;
 pub mod components;
 pub mod configuration;
-mod fallback;
-
-pub(crate) use fallback::POLL;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::patch::components::ComponentContainer;
+
+/// How often objects are read that cannot be watched.
+pub(crate) const POLL: Duration = Duration::from_secs(30);
 
 /// The snapshot; clones share it.
 #[derive(Debug, Clone, Default)]

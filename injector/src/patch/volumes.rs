@@ -18,7 +18,7 @@ pub const SOCKETS_IN_SIDECAR: &str = "/var/run/dapr-sockets";
 pub const COMPONENT_SOCKETS: &str = "dapr-components-unix-domain-socket";
 const TOKEN: &str = "dapr-identity-token";
 const TOKEN_IN_SIDECAR: &str = "/var/run/secrets/dapr.io/sentrytoken";
-/// Sidecars renew their certificates before half of it is over.
+/// Upstream's; the kubelet replaces the token in good time.
 const TOKEN_SECONDS: i64 = 7200;
 
 /// Adds volumes to a pod, each name once.

@@ -2,8 +2,14 @@
 
 /// The name in `known` that is nearest to `word`, when it is near enough to be a typing mistake.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let (distance, name) = known.into_iter().map(|name| (edit_distance(word, name), name)).min()?;
-    (distance <= 1 + word.chars().count() / 5).then_some(name)
+    let length = word.chars().count();
+    let near = 1 + length / 5;
+    // Lengths alone tell most names apart, and keep a word of any length cheap.
+    let similar = known
+        .into_iter()
+        .filter(|name| name.chars().count().abs_diff(length) <= near);
+    let (distance, name) = similar.map(|name| (edit_distance(word, name), name)).min()?;
+    (distance <= near).then_some(name)
 }
 
 /// Levenshtein distance in characters.
@@ -32,6 +38,8 @@ mod tests {
         assert_eq!(nearest("dapr.io/appid", known), Some("dapr.io/app-id"));
         assert_eq!(nearest("dapr.io/enable", known), Some("dapr.io/enabled"));
         assert_eq!(nearest("dapr.io/something-else", known), None);
+        assert_eq!(nearest("", known), None);
+        assert_eq!(nearest(&"dapr.io/enabled".repeat(1_000_000), known), None);
         assert_eq!(edit_distance("kitten", "sitting"), 3);
     }
 }

@@ -13,12 +13,13 @@ use tonic::transport::{Channel, Endpoint};
 use crate::{
     anchors::Anchors,
     error::{Error, io_error},
+    socket,
     tls::{self, ClientTls},
     verify::Expect,
 };
 
 /// TCP connect and TLS handshake together.
-pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Upstream's operator and sentry close the connection of a client that pings more often than every five minutes.
 pub(crate) const SLOW_KEEPALIVE: Duration = Duration::from_secs(310);
@@ -67,29 +68,42 @@ pub async fn anonymous_channel(address: &str, anchors: &Arc<Anchors>, expect: &E
 /// # Errors
 /// When the address is not `host:port`.
 pub fn plain_channel(address: &str, keepalive: Duration) -> Result<Channel, Error> {
-    Ok(endpoint(address, keepalive)?
-        .connect_timeout(DIAL_TIMEOUT)
-        .connect_lazy())
+    let connector = tower::service_fn(|uri: Uri| async move {
+        let tcp = connect(authority(&uri));
+        in_time(&uri, tcp).await.map(TokioIo::new)
+    });
+    Ok(endpoint(address, keepalive)?.connect_with_connector_lazy(connector))
 }
 
 /// Connects and shakes hands within [`DIAL_TIMEOUT`].
-pub(crate) async fn dial(uri: Uri, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
-    let authority = uri
-        .authority()
-        .map(|authority| authority.as_str().to_owned())
-        .unwrap_or_default();
+async fn dial(uri: Uri, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let connect = async {
-        let tcp = TcpStream::connect(&authority).await?;
-        tcp.set_nodelay(true)?;
+    let handshake = async {
+        let tcp = connect(authority(&uri)).await?;
         let name = ServerName::try_from(host).map_err(io_error)?;
         TlsConnector::from(config).connect(name, tcp).await
     };
-    match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no TLS connection to {authority} within {DIAL_TIMEOUT:?}"),
-        )),
-    }
+    in_time(&uri, handshake).await
+}
+
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address).await?;
+    socket::tune(&tcp)?;
+    Ok(tcp)
+}
+
+async fn in_time<T>(uri: &Uri, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(DIAL_TIMEOUT, connecting)
+        .await
+        .unwrap_or_else(|_| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no connection to {} within {DIAL_TIMEOUT:?}", authority(uri)),
+            ))
+        })
+}
+
+/// `host:port`.
+fn authority(uri: &Uri) -> &str {
+    uri.authority().map(http::uri::Authority::as_str).unwrap_or_default()
 }

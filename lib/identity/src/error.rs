@@ -73,7 +73,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// A rustls error as the I/O error that connectors have to return.
+/// Any error as the I/O error that connectors have to return.
 pub(crate) fn io_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::other(error)
 }

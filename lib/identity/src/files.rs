@@ -21,6 +21,8 @@ use crate::{
 
 /// A burst of events counts as one change once it has been quiet for this long.
 const QUIET: Duration = Duration::from_millis(100);
+/// The longest wait for that, in a folder that is never quiet.
+const BURST: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_secs(60);
 /// How often a file that does not exist yet is looked for.
 const ABSENT_POLL: Duration = Duration::from_secs(1);
@@ -85,6 +87,8 @@ impl AnchorsFollower {
         let (sender, mut events) = watch::channel(());
         // Kept alive to keep the watch; made again when the folder appears or is replaced.
         let mut watcher = None;
+        // Each reason is logged once, not with every look.
+        let mut failing = None;
         loop {
             if watcher.is_none() {
                 watcher = watch_folder(&file, sender.clone());
@@ -93,12 +97,15 @@ impl AnchorsFollower {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = events.changed() => {
-                    while matches!(tokio::time::timeout(QUIET, events.changed()).await, Ok(Ok(()))) {}
+                    let quiet = async { while matches!(tokio::time::timeout(QUIET, events.changed()).await, Ok(Ok(()))) {} };
+                    // Either way it is time to read.
+                    let _ = tokio::time::timeout(BURST, quiet).await;
                 }
                 () = tokio::time::sleep(poll) => {}
             }
             match read(&file) {
                 Ok(anchors) => {
+                    failing = None;
                     let next = self.with_fixed(anchors);
                     if next != current {
                         tracing::info!(file = %file.display(), certificates = next.certificates().count(), "trust anchors changed");
@@ -107,7 +114,10 @@ impl AnchorsFollower {
                     }
                 }
                 Err(reason) => {
-                    tracing::warn!(file = %file.display(), reason, "trust anchors cannot be read; keeping the last good ones");
+                    if failing.as_ref() != Some(&reason) {
+                        tracing::warn!(file = %file.display(), reason, "trust anchors cannot be read; keeping the last good ones");
+                        failing = Some(reason);
+                    }
                     watcher = None;
                 }
             }

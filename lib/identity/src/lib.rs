@@ -13,6 +13,7 @@ pub mod listener;
 pub mod pem;
 mod renewal;
 mod sentry;
+mod socket;
 mod svid;
 mod tls;
 mod token;

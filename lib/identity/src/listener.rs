@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{tls::ServerTls, verify};
+use crate::{socket, tls::ServerTls, verify};
 
 /// What a handler learns about its peer; parsed once for a connection.
 #[derive(Clone, Debug)]
@@ -111,8 +111,8 @@ async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connec
                 }
             },
         };
-        if let Err(error) = io.set_nodelay(true) {
-            tracing::debug!(%addr, %error, "cannot set TCP_NODELAY");
+        if let Err(error) = socket::tune(&io) {
+            tracing::debug!(%addr, %error, "cannot set the options of a socket");
         }
         let Some(tls) = &tls else {
             let _ = connections
@@ -129,6 +129,8 @@ async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connec
         };
         let connections = connections.clone();
         tokio::spawn(async move {
+            // Given back only when somebody took the connection: those that wait for that are bounded, too.
+            let _slot = slot;
             match timeout(limits.timeout, TlsAcceptor::from(config).accept(io)).await {
                 Ok(Ok(io)) => {
                     let leaf = io.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -138,7 +140,6 @@ async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connec
                         io: Io::Tls(Box::new(io)),
                         peer: Peer { addr, id },
                     };
-                    drop(slot);
                     let _ = connections.send(connection).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%addr, %error, "TLS handshake failed"),

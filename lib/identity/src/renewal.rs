@@ -28,6 +28,9 @@ const RENEWAL_RETRY: Duration = Duration::from_secs(10);
 /// The wall clock is looked at this often, since timers stop while a machine sleeps.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
 
+/// Renewals are at least this far apart, however short the lives of the certificates.
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+
 /// What the task says about itself, for health checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
@@ -137,12 +140,15 @@ impl Fetcher {
 
     /// Never returns. A failed renewal keeps the certificate there is.
     async fn renew(&self, status: &mut impl FnMut(Status)) {
-        let mut due = self.identity.svid().map(|svid| renewal_time(&svid));
+        let mut due = self.identity.svid().map(|svid| renewal_time(&svid, SystemTime::now()));
         loop {
             let now = SystemTime::now();
             match due.map(|due| due.duration_since(now)) {
                 Some(Ok(left)) if !left.is_zero() => {
-                    sleep(left.min(CLOCK_CHECK)).await;
+                    tokio::select! {
+                        () = sleep(left.min(CLOCK_CHECK)) => {}
+                        () = self.issuer.superseded() => due = None,
+                    }
                     continue;
                 }
                 _ => {}
@@ -151,7 +157,7 @@ impl Fetcher {
                 Ok(svid) => {
                     tracing::info!(id = %svid.id(), "certificate renewed");
                     status(Status::Ready);
-                    due = Some(renewal_time(&svid));
+                    due = Some(renewal_time(&svid, SystemTime::now()));
                 }
                 Err(error) => {
                     let error = crate::error::chain(&error);
@@ -195,9 +201,42 @@ impl Fetcher {
     }
 }
 
-/// Half of the life, up to a tenth of it earlier, so that a fleet started together does not renew together.
-fn renewal_time(svid: &Svid) -> SystemTime {
-    let due = svid.renew_at();
-    let left = due.duration_since(SystemTime::now()).unwrap_or_default();
-    due - (left / 10).mul_f64(random_fraction())
+/// Half of the life, up to a tenth of it earlier, so that a fleet started together does not renew together. Certificates of an
+/// authority that is about to expire are past the half when they arrive: then half of what is left, or clients would ask
+/// without a pause.
+fn renewal_time(svid: &Svid, now: SystemTime) -> SystemTime {
+    match svid.renew_at().duration_since(now) {
+        Ok(left) if left > MIN_PAUSE => svid.renew_at() - (left / 10).mul_f64(random_fraction()),
+        _ => now + (svid.not_after().duration_since(now).unwrap_or_default() / 2).max(MIN_PAUSE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Valid from 1000 to 3000 s after the epoch.
+    fn svid() -> Svid {
+        let key = KeyAlgorithm::Ed25519.generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.not_before = time::OffsetDateTime::from_unix_timestamp(1000).unwrap();
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(3000).unwrap();
+        let id = "spiffe://public/ns/shop/cart".try_into().unwrap();
+        params.subject_alt_names = vec![rcgen::SanType::URI(id)];
+        let chain = params.self_signed(&key).unwrap().pem();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Svid::new(chain.as_bytes(), key).unwrap()
+    }
+
+    #[test]
+    fn renews_at_half_of_the_life_and_never_without_a_pause() {
+        let svid = svid();
+        let at = |seconds: f64| SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
+        let due = renewal_time(&svid, at(1000.0));
+        assert!(at(1900.0) <= due && due <= at(2000.0), "{due:?}");
+        assert_eq!(renewal_time(&svid, at(2200.0)), at(2600.0), "half of what is left");
+        for late in [2999.9, 4000.0] {
+            assert_eq!(renewal_time(&svid, at(late)), at(late) + MIN_PAUSE);
+        }
+    }
 }

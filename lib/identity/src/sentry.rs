@@ -35,6 +35,11 @@ pub struct Issued {
 /// Signs certificate requests for the process's own identity.
 pub trait Issuer: Send + Sync + 'static {
     fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>>;
+
+    /// Waits until the certificate issued last should be replaced before its time. Sentry does not tell its clients.
+    fn superseded(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Asks sentry, over a fresh connection for each certificate.

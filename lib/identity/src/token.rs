@@ -23,8 +23,7 @@ pub fn token_is_mounted() -> bool {
         .any(|path| Path::new(path).exists())
 }
 
-/// A token, and the validator that sentry is asked to use for it.
-#[derive(Debug)]
+/// A token, and the validator that sentry is asked to use for it. Without `Debug`: a token is a secret.
 pub(crate) struct Token {
     pub(crate) token: String,
     pub(crate) validator: TokenValidator,

@@ -15,7 +15,7 @@ use outrigger_proto::sentry::{
 };
 use parking_lot::Mutex;
 use rcgen::{CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa, KeyPair, SanType};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response};
 
@@ -23,6 +23,17 @@ use tonic::{Request, Response};
 struct TestAuthority {
     id: SpiffeId,
     root: Mutex<Root>,
+    replaced: Notify,
+}
+
+impl TestAuthority {
+    fn new(app: &str, root: &Root) -> Arc<Self> {
+        Arc::new(Self {
+            id: id(app),
+            root: Mutex::new(root.clone()),
+            replaced: Notify::new(),
+        })
+    }
 }
 
 #[derive(Clone)]
@@ -58,6 +69,10 @@ impl Issuer for TestAuthority {
             chain: leaf.pem().into_bytes(),
         })))
     }
+
+    fn superseded(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.replaced.notified())
+    }
 }
 
 fn id(app: &str) -> SpiffeId {
@@ -66,10 +81,10 @@ fn id(app: &str) -> SpiffeId {
 
 /// An identity that is ready.
 async fn identity(app: &str, root: &Root, anchors: AnchorSource, stop: &CancellationToken) -> Identity {
-    let authority = Arc::new(TestAuthority {
-        id: id(app),
-        root: Mutex::new(root.clone()),
-    });
+    signed_by(TestAuthority::new(app, root), anchors, stop).await
+}
+
+async fn signed_by(authority: Arc<TestAuthority>, anchors: AnchorSource, stop: &CancellationToken) -> Identity {
     let (identity, renewal) = Identity::with_issuer(anchors, KeyAlgorithm::Ed25519, authority).unwrap();
     let stop = stop.clone();
     tokio::spawn(async move {
@@ -236,5 +251,22 @@ async fn a_static_set_and_a_file_count_together() {
         .wait_for(|anchors| anchors.certificates().count() == 2)
         .await
         .unwrap();
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_replaced_authority_signs_anew_at_once() {
+    let stop = CancellationToken::new();
+    let (old, new) = (Root::new("old"), Root::new("new"));
+    let authority = TestAuthority::new("cart", &old);
+    let server = signed_by(authority.clone(), AnchorSource::Static(new.certificate.clone()), &stop).await;
+    let address = serve(&server, &stop).await;
+    let client = identity("orders", &new, AnchorSource::Static(new.certificate.clone()), &stop).await;
+    assert!(ask(&client, &address, Expect::Id(id("cart"))).await.is_err());
+
+    *authority.root.lock() = new;
+    authority.replaced.notify_one();
+    let wait = async { while ask(&client, &address, Expect::Id(id("cart"))).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
     stop.cancel();
 }

@@ -94,7 +94,8 @@ const OWN: [&str; 9] = [
     "outrigger_e2e",
 ];
 
-fn hostname() -> String {
+/// Name of the host, which is the pod's name in Kubernetes.
+pub fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())
         .unwrap_or_default()

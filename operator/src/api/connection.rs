@@ -1,14 +1,13 @@
 //! Connections with an end, so that replicas balance and rotated identities are checked again.
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::BuildHasher,
     io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
+use outrigger_core::backoff::random_fraction;
 use outrigger_identity::Peer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -37,17 +36,11 @@ pub(super) struct Connection<IO> {
 
 impl<IO: Connected<ConnectInfo = Peer>> Connection<IO> {
     pub(super) fn new(io: IO, now: Instant) -> Self {
-        let peer = io.connect_info();
-        // A random number without a generator of its own: the hasher's keys are random.
-        let random = RandomState::new().hash_one(peer.addr) >> 32;
-        let spread = SPREAD.mul_f64(random as f64 / f64::from(u32::MAX));
-        Self {
-            io,
-            client: Client {
-                peer,
-                ends_at: now + MAX_AGE + spread,
-            },
-        }
+        let client = Client {
+            peer: io.connect_info(),
+            ends_at: now + MAX_AGE + SPREAD.mul_f64(random_fraction()),
+        };
+        Self { io, client }
     }
 }
 

@@ -63,10 +63,6 @@ impl<K> History<K> {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.recent.is_empty()
-    }
-
     pub(super) fn mentions(&self, namespace: &Arc<str>) -> bool {
         self.recent
             .iter()

@@ -211,13 +211,11 @@ impl<K: DaprResource> Index<K> {
 
     /// Forgets changes that are too old to be replayed; to be called every few seconds.
     pub fn expire(&self, now: Instant) {
-        let mut inner = self.inner.write();
-        inner.history.expire(now);
-        if inner.history.is_empty() {
-            inner
-                .namespaces
-                .retain(|_, space| !(space.objects.is_empty() && space.subscribers.is_empty()));
-        }
+        let Inner {
+            namespaces, history, ..
+        } = &mut *self.inner.write();
+        history.expire(now);
+        namespaces.retain(|_, space| space.is_used() || history.mentions(&space.name));
     }
 
     pub fn metrics(&self) -> &KindMetrics {
@@ -237,8 +235,7 @@ impl<K: DaprResource> Inner<K> {
 
     fn drop_if_unused(&mut self, name: &str) {
         if let Some(space) = self.namespaces.get(name)
-            && space.objects.is_empty()
-            && space.subscribers.is_empty()
+            && !space.is_used()
             && !self.history.mentions(&space.name)
         {
             self.namespaces.remove(name);
@@ -253,6 +250,10 @@ impl<K> Namespace<K> {
             objects: BTreeMap::new(),
             subscribers: HashMap::new(),
         }
+    }
+
+    fn is_used(&self) -> bool {
+        !(self.objects.is_empty() && self.subscribers.is_empty())
     }
 }
 

@@ -130,10 +130,6 @@ impl<K: DaprResource> Outbox<K> {
             }
         }
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
 }
 
 impl<K: DaprResource> Pending<K> {

@@ -80,11 +80,6 @@ impl<K: DaprResource> Subscription<K> {
         }
     }
 
-    /// Whether nothing is waiting.
-    pub fn is_idle(&self) -> bool {
-        self.subscriber.outbox.lock().is_empty()
-    }
-
     pub fn index(&self) -> &Index<K> {
         &self.index
     }

@@ -1,7 +1,5 @@
 //! Evicting a pod. Never deletes: an eviction that is refused is refused.
 
-use std::time::Duration;
-
 use k8s_openapi::{
     api::{core::v1::Pod, policy::v1::Eviction},
     apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions},
@@ -14,11 +12,8 @@ use outrigger_core::annotations;
 use outrigger_process::kubernetes::watch::ObjectKey;
 use serde::de::IgnoredAny;
 use serde_json::json;
-use tokio::time::timeout;
 
-use crate::FIELD_MANAGER;
-
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::{FIELD_MANAGER, deadline::in_time};
 
 /// How an eviction went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,16 +46,15 @@ pub(super) async fn evict(client: &Client, pod: &ObjectKey, uid: &str) -> Outcom
     };
     let params = PostParams::default();
     let request = api.create_subresource::<_, IgnoredAny>("eviction", &pod.name, &params, &eviction);
-    match timeout(DEADLINE, request).await {
-        Ok(Ok(_)) => Outcome::Evicted,
-        Ok(Err(kube::Error::Api(status))) => match status.code {
+    match in_time(request).await {
+        Ok(_) => Outcome::Evicted,
+        Err(kube::Error::Api(status)) => match status.code {
             404 | 409 => Outcome::Gone,
             429 => Outcome::Budget(status.message),
             403 => Outcome::Forbidden,
             _ => Outcome::Failed(status.message),
         },
-        Ok(Err(error)) => Outcome::Failed(error.to_string()),
-        Err(_) => Outcome::Failed("the API server did not answer in time".to_owned()),
+        Err(error) => Outcome::Failed(error.to_string()),
     }
 }
 
@@ -72,10 +66,9 @@ pub(super) async fn label(client: &Client, pod: &ObjectKey) -> Result<(), String
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..Default::default()
     };
-    match timeout(DEADLINE, api.patch_metadata(&pod.name, &params, &patch)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
+    match in_time(api.patch_metadata(&pod.name, &params, &patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -7,9 +7,12 @@ use kube::{Api, Client};
 use outrigger_core::control_plane::SIDECAR_INJECTOR;
 use outrigger_process::kubernetes::watch::{Change, ObjectKey};
 use serde::Deserialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use crate::slim::{Ignored, Part, Slim};
+use crate::{
+    deadline::in_time,
+    slim::{Ignored, Part, Slim},
+};
 
 /// Selects the injector's Deployment.
 pub(super) const LABELS: &str = "app=dapr-sidecar-injector";
@@ -17,7 +20,6 @@ pub(super) const LABELS: &str = "app=dapr-sidecar-injector";
 const SETTLE: Duration = Duration::from_secs(5);
 /// How long an answer about the webhook configuration is good.
 const WEBHOOK_FRESH: Duration = Duration::from_secs(10);
-const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The injector's Deployment.
 pub(super) type InjectorDeployment = Slim<Deployment, Ignored, Replicas>;
@@ -115,18 +117,17 @@ impl Injector {
 
     async fn ask(&mut self, client: &Client) -> Webhook {
         let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-        match timeout(DEADLINE, api.get_opt(SIDECAR_INJECTOR)).await {
-            Ok(Ok(configuration)) => judge(configuration.as_ref()),
+        match in_time(api.get_opt(SIDECAR_INJECTOR)).await {
+            Ok(configuration) => judge(configuration.as_ref()),
             // Upstream's chart does not grant this look.
-            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
                 if !self.forbidden {
                     self.forbidden = true;
                     tracing::warn!("not allowed to look at the injector's webhook configuration; taking it for usable");
                 }
                 Webhook::Usable
             }
-            Ok(Err(error)) => Webhook::Unknown(format!("the injector's webhook configuration cannot be read: {error}")),
-            Err(_) => Webhook::Unknown("the injector's webhook configuration was not read in time".to_owned()),
+            Err(error) => Webhook::Unknown(format!("the injector's webhook configuration cannot be read: {error}")),
         }
     }
 }

@@ -52,7 +52,7 @@ pub struct Watchdog {
     candidates: BTreeMap<ObjectKey, Candidate>,
     owners: Owners,
     injector: Injector,
-    /// Whether all pods have been seen.
+    /// Whether all pods without the injector's label have been seen.
     synced: bool,
     /// Earliest moment of the next eviction.
     next_eviction: Instant,
@@ -116,8 +116,9 @@ impl Watchdog {
                     self.injector.apply(change, Instant::now());
                     due = due.min(soon);
                 }
-                Ok(()) = all_pods.changed(), if self.owners.are_awaited(soon) => due = due.min(soon),
-                () = sleep_until(due), if self.synced => match self.pass(Instant::now()).await {
+                Ok(()) = all_pods.changed(), if !self.pods.synced() || self.owners.are_awaited(soon) => due = due.min(soon),
+                // A pod that merely has not been seen yet must not pass for the replacement of another.
+                () = sleep_until(due), if self.synced && self.pods.synced() => match self.pass(Instant::now()).await {
                     Some(next) => due = next,
                     None if self.settings.mode == Mode::Once => {
                         tracing::info!("the watchdog has nothing left to do and ends, since it runs once");

@@ -66,9 +66,11 @@ async fn conditions_say_what_is_wrong_and_when_it_is_mended() {
         Some(refused["message"].as_str().unwrap_or_default().to_owned())
     })
     .await;
-    assert!(
-        reason.starts_with("spec.workflow.stateRetentionPolicy.completed: "),
-        "{reason}"
+    assert_eq!(
+        reason,
+        r#"spec.workflow.stateRetentionPolicy.completed: "soon" is not a duration: expected numbers with units such as 300ms, 1.5h or 2h45m"#
     );
+    let note = eventually("an Event", || async { operator.notes("workflows").await.pop() }).await;
+    assert_eq!(note, reason);
     operator.stop().await;
 }

@@ -49,6 +49,8 @@ pub struct Signed {
 /// Why a certificate could not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
+    #[error("the issuer's certificate expired at {0}")]
+    Expired(OffsetDateTime),
     #[error("name {0:?} is not ASCII")]
     Name(String),
     #[error("images extension")]
@@ -61,8 +63,11 @@ impl Authority {
     /// Signs `leaf` for `key`. The certificate never outlives the issuer.
     ///
     /// # Errors
-    /// Names that a certificate cannot carry.
+    /// An issuer that has expired, or names that a certificate cannot carry.
     pub fn sign(&self, leaf: &Leaf, key: &PublicKey, now: OffsetDateTime) -> Result<Signed, SignError> {
+        if self.not_after() <= now {
+            return Err(SignError::Expired(self.not_after()));
+        }
         let mut params = CertificateParams::default();
         params.not_before = now - leaf.skew;
         params.not_after = (now + leaf.ttl).min(self.not_after());
@@ -119,20 +124,21 @@ mod tests {
     use rcgen::KeyPair;
     use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-    fn sign(leaf: &Leaf) -> (Signed, Vec<u8>) {
-        let domain = TrustDomain::new("cluster.local").unwrap();
-        let now = OffsetDateTime::now_utc();
-        let sentry = Service::Sentry.spiffe_id(&domain, "dapr-system").unwrap();
-        let authority = Authority::load(&generate(&sentry, &domain, Duration::minutes(15), now).unwrap(), now).unwrap();
+    fn public_key() -> PublicKey {
         let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let request = CertificateParams::default()
-            .serialize_request(&key)
-            .unwrap()
-            .pem()
-            .unwrap();
-        let signed = authority
-            .sign(leaf, &PublicKey::from_request(request.as_bytes()).unwrap(), now)
-            .unwrap();
+        let request = CertificateParams::default().serialize_request(&key).unwrap();
+        PublicKey::from_request(request.pem().unwrap().as_bytes()).unwrap()
+    }
+
+    fn authority(now: OffsetDateTime) -> Authority {
+        let domain = TrustDomain::new("cluster.local").unwrap();
+        let sentry = Service::Sentry.spiffe_id(&domain, "dapr-system").unwrap();
+        Authority::load(&generate(&sentry, &domain, Duration::minutes(15), now).unwrap(), now).unwrap()
+    }
+
+    fn sign(leaf: &Leaf) -> (Signed, Vec<u8>) {
+        let now = OffsetDateTime::now_utc();
+        let signed = authority(now).sign(leaf, &public_key(), now).unwrap();
         let (_, block) = x509_parser::pem::parse_x509_pem(signed.chain_pem.as_bytes()).unwrap();
         (signed, block.contents)
     }
@@ -177,8 +183,11 @@ mod tests {
 
     #[test]
     fn never_outlives_the_issuer() {
-        let (signed, _) = sign(&leaf(Duration::days(1000)));
-        assert!(signed.not_after < OffsetDateTime::now_utc() + Duration::days(366));
+        let now = OffsetDateTime::now_utc();
+        let authority = authority(now);
+        let sign = |now| authority.sign(&leaf(Duration::days(1000)), &public_key(), now);
+        assert_eq!(sign(now).unwrap().not_after, authority.not_after());
+        assert!(matches!(sign(authority.not_after()), Err(SignError::Expired(_))));
     }
 
     #[test]

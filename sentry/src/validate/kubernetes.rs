@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures::StreamExt;
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus},
     core::v1::Pod,
@@ -18,7 +17,7 @@ use outrigger_process::{
     health::Target,
     kubernetes::{
         client::Clients,
-        watch::{Change, ObjectKey, changes},
+        watch::{Change, ObjectKey, changes, until_forbidden},
     },
 };
 use outrigger_proto::sentry::SignCertificateRequest;
@@ -65,7 +64,8 @@ impl KubernetesValidator {
         }
     }
 
-    /// The task that keeps the facts about pods. Without it, or where watching pods is forbidden, each request reads its pod.
+    /// The task that keeps the facts about pods: those of the cluster, or where that is forbidden those of the control plane's
+    /// namespace. Pods that it does not know are read for each request.
     pub(crate) fn watch(
         &self,
         clients: &Clients,
@@ -73,29 +73,26 @@ impl KubernetesValidator {
         stop: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + use<> {
         let pods = self.pods.clone();
-        let api: Api<Pod> = Api::all(clients.watches.clone());
+        let everywhere: Api<Pod> = Api::all(clients.watches.clone());
+        let own: Api<Pod> = Api::namespaced(clients.watches.clone(), &self.namespace);
+        let namespace = self.namespace.clone();
         async move {
-            let mut events = std::pin::pin!(changes(api, watcher::Config::default()));
-            loop {
-                let change = tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
-                    change = events.next() => change,
-                };
-                match change {
-                    Some(Change::Apply(pod)) => {
-                        pods.write().insert(ObjectKey::of(&pod), Arc::new(PodFacts::of(&pod)));
-                    }
-                    Some(Change::Delete(key)) => {
-                        pods.write().remove(&key);
-                    }
-                    Some(Change::Synced) => target.ready(),
-                    Some(Change::Forbidden | Change::Absent) => {
-                        tracing::warn!("pods cannot be watched; each request for a certificate reads its pod");
-                        target.ready();
-                    }
-                    None => anyhow::bail!("the watch on pods ended"),
-                }
+            let following = async {
+                follow(everywhere, &pods, &target).await;
+                tracing::warn!(
+                    namespace,
+                    "only pods of the control plane's namespace are watched; others are read for each of their requests"
+                );
+                follow(own, &pods, &target).await;
+                tracing::warn!("pods cannot be watched; each request for a certificate reads its pod");
+                target.ready();
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = following => {}
             }
+            Ok(())
         }
     }
 
@@ -217,6 +214,22 @@ impl KubernetesValidator {
     }
 }
 
+/// Keeps `pods` current until watching them is forbidden. What is known then is forgotten: nobody would correct it any more.
+async fn follow(api: Api<Pod>, pods: &Pods, target: &Target) {
+    until_forbidden(changes(api, watcher::Config::default()), |change| match change {
+        Change::Apply(pod) => {
+            pods.write().insert(ObjectKey::of(&pod), Arc::new(PodFacts::of(&pod)));
+        }
+        Change::Delete(key) => {
+            pods.write().remove(&key);
+        }
+        Change::Synced => target.ready(),
+        Change::Absent | Change::Forbidden => {}
+    })
+    .await;
+    pods.write().clear();
+}
+
 /// The resource `configurations.dapr.io`, read without types: sentry needs two fields of it.
 pub(crate) fn configuration_resource() -> kube::core::ApiResource {
     kube::core::ApiResource {
@@ -262,6 +275,11 @@ fn is_final(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
     use super::*;
     use k8s_openapi::api::authentication::v1::UserInfo;
 
@@ -316,5 +334,57 @@ mod tests {
             transient("x", kube::Error::LinesCodecMaxLineLengthExceeded),
             Refusal::Unavailable(_)
         ));
+    }
+
+    /// An API server that grants pods of one namespace only, and counts what it refuses.
+    fn namespaced_server(refused: Arc<AtomicUsize>) -> Client {
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let refused = refused.clone();
+            async move {
+                let watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+                let answer = match request.uri().path() {
+                    "/api/v1/namespaces/dapr-system/pods" if watch => std::future::pending().await,
+                    "/api/v1/namespaces/dapr-system/pods" => serde_json::json!({
+                        "apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"},
+                        "items": [{"metadata": {"name": "p", "namespace": "dapr-system"}}]
+                    }),
+                    _ => {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                        serde_json::json!({
+                            "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden"
+                        })
+                    }
+                };
+                let status = u16::try_from(answer["code"].as_u64().unwrap_or(200)).unwrap();
+                let body = kube::client::Body::from(answer.to_string().into_bytes());
+                Ok::<_, Infallible>(http::Response::builder().status(status).body(body).unwrap())
+            }
+        });
+        Client::new(service, "dapr-system")
+    }
+
+    #[tokio::test]
+    async fn where_only_the_own_namespace_is_granted_only_that_is_watched() {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let client = namespaced_server(refused.clone());
+        let id = "spiffe://cluster.local/ns/dapr-system/dapr-sentry".parse().unwrap();
+        let validator = KubernetesValidator::new(client.clone(), &id, "dapr-system");
+        let clients = Clients {
+            calls: client.clone(),
+            watches: client,
+        };
+        let health = outrigger_process::health::Health::default();
+        let watch = validator.watch(&clients, health.target("pods"), CancellationToken::new());
+        let ready = async {
+            while !health.is_ready() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            ended = watch => panic!("{ended:?}"),
+            in_time = tokio::time::timeout(Duration::from_secs(60), ready) => in_time.unwrap(),
+        }
+        assert!(validator.pods.read().contains_key(&ObjectKey::new("dapr-system", "p")));
+        assert_eq!(refused.load(Ordering::Relaxed), 1);
     }
 }

@@ -131,7 +131,15 @@ impl Inner {
         let client = match app.protocol {
             Protocol::Http => Ok(client.build(connector)),
             Protocol::H2c => Ok(client.http2_only(true).build(connector)),
-            other => Err(other.as_str()),
+            other => {
+                let protocol = other.as_str();
+                tracing::warn!(
+                    protocol,
+                    "this release calls applications over http and h2c only: it waits for the port, and every call to this \
+                     application will fail"
+                );
+                Err(protocol)
+            }
         };
         let token = app.token.as_ref().map(|token| {
             HeaderValue::try_from(token).map(|mut value| {

@@ -139,11 +139,16 @@ impl Loader {
         tracing::info!("the list of denied components has changed");
         self.deny = deny;
         for component in self.known.values().cloned().collect::<Vec<_>>() {
-            let serves = self
-                .components
-                .get(&component.name)
-                .is_some_and(|loaded| loaded.component == component);
-            if self.authorised(&component) != serves {
+            let serving = self.components.get(&component.name);
+            // It may have been built from an older version of the resource, which is judged as well.
+            let allowed = serving
+                .as_ref()
+                .is_none_or(|serving| self.authorised(&serving.component));
+            if !allowed {
+                self.remove_refused(&component.name);
+            }
+            let current = serving.is_some_and(|serving| serving.component == component);
+            if !(allowed && current) {
                 self.replace(&component).await;
             }
         }
@@ -177,12 +182,7 @@ impl Loader {
     /// Builds an instance beside the old one and swaps it in. Not being authorised means that there is none.
     async fn load(&self, component: &Component) -> Result<(), Error> {
         if !self.authorised(component) {
-            if self.components.remove(&component.name) {
-                tracing::info!(
-                    component = component.name,
-                    "Component removed: it is no longer for this application"
-                );
-            }
+            self.remove_refused(&component.name);
             return Ok(());
         }
         let previous = self.components.get(&component.name);
@@ -217,6 +217,15 @@ impl Loader {
         tokio::time::timeout(init_timeout(&component.spec.init_timeout), (found.build)(request))
             .await
             .unwrap_or_else(|_| Err(Error::Timeout(component.log_name())))
+    }
+
+    fn remove_refused(&self, name: &str) {
+        if self.components.remove(name) {
+            tracing::info!(
+                component = name,
+                "Component removed: it is no longer for this application"
+            );
+        }
     }
 
     fn authorised(&self, component: &Component) -> bool {

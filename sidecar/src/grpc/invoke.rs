@@ -1,7 +1,5 @@
 //! `InvokeService`: an application's method called over gRPC. The application answers in HTTP.
 
-use std::collections::HashMap;
-
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -10,7 +8,7 @@ use outrigger_proto::{
     common::{InvokeRequest, InvokeResponse},
     runtime::InvokeServiceRequest,
 };
-use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::Api;
 use crate::{
@@ -84,23 +82,19 @@ async fn answer(response: http::Response<Body>, max_body: usize) -> Result<Respo
 fn failure(status: StatusCode, data: &[u8], metadata: MetadataMap) -> Status {
     let text = status.canonical_reason().unwrap_or("Unknown");
     let excerpt = String::from_utf8_lossy(&data[..data.len().min(LONGEST_EXCERPT)]);
-    let code: Code = http_to_grpc(status);
-    let details: HashMap<_, _> = [
-        ("http.code", status.as_u16().to_string()),
-        ("http.error_message", excerpt.into_owned()),
-    ]
-    .into_iter()
-    .collect();
-    let mut error = ApiError::new("", status, code, text).with_reason(text);
-    for (key, value) in &details {
-        error = error.with_metadata(key, value);
-    }
-    let status = error.status();
+    let code = http_to_grpc(status);
+    let status = ApiError::new("", status, code, text)
+        .with_reason(text)
+        .with_metadata("http.code", status.as_str())
+        .with_metadata("http.error_message", &excerpt)
+        .status();
     Status::with_details_and_metadata(code, text, Bytes::copy_from_slice(status.details()), metadata)
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     #[tokio::test]

@@ -15,12 +15,13 @@ use tonic::{
 };
 
 use super::{Api, steps};
-use crate::{http::server::Listener, invoke::service::Service};
+use crate::{
+    http::server::Listener,
+    invoke::{service::Service, wire},
+};
 
 /// Room for headers. Upstream multiplies its buffer size by 1024, which comes to this.
 const HEADER_LIST: u32 = 4 << 20;
-/// What a message may be larger than a body: headers.
-const OVERHEAD: usize = 1 << 20;
 const PING: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,7 +44,7 @@ pub async fn serve(listener: Listener, api: Api, stop: CancellationToken) -> any
                 .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
                 .await?;
         }
-        Listener::Unix(listener) => {
+        Listener::Unix(listener, _file) => {
             server
                 .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
                 .await?;
@@ -61,7 +62,7 @@ pub async fn serve_internal(
     service: Service,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let limit = service.max_body.saturating_add(OVERHEAD);
+    let limit = wire::largest_message(service.max_body);
     let service = ServiceInvocationServer::new(service)
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);

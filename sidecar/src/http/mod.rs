@@ -15,6 +15,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
+    extract::FromRef,
     middleware,
     routing::{any, get, post, put},
 };
@@ -53,19 +54,34 @@ pub struct Api {
     pub max_header: usize,
 }
 
+impl FromRef<Api> for Public {
+    fn from_ref(api: &Api) -> Self {
+        api.public.clone()
+    }
+}
+
 /// Routes of the public port: no token, so that probes work.
 pub fn public(state: Public) -> Router {
+    health_and_metadata().with_state(state)
+}
+
+fn health_and_metadata<S: Clone + Send + Sync + 'static>() -> Router<S>
+where
+    Public: FromRef<S>,
+{
     Router::new()
         .route("/v1.0/healthz", get(health::healthz))
         .route("/v1.0/healthz/outbound", get(health::outbound))
         .route("/v1.0/metadata", get(metadata::get))
         .route("/v1.0/metadata/{key}", put(metadata::put))
-        .with_state(state)
 }
 
-/// Routes of the API. What matches none of them is service invocation.
+/// Routes of the API. What matches none of them, method included, is service invocation.
 pub fn api(api: Api) -> Router {
-    let routes = Router::new()
+    let token = middleware::from_fn_with_state(api.clone(), steps::check_token);
+    let header = middleware::from_fn_with_state(api.clone(), steps::check_header_size);
+    let measure = middleware::from_fn_with_state(api.clone(), steps::measure);
+    health_and_metadata()
         .route("/v1.0/shutdown", post(shutdown::shutdown))
         .route("/v1.0/state/{store}", post(state::save).put(state::save))
         .route(
@@ -79,12 +95,7 @@ pub fn api(api: Api) -> Router {
         .route("/v1.0/invoke/{*target}", any(invoke::invoke))
         .method_not_allowed_fallback(invoke::invoke)
         .fallback(invoke::invoke)
-        .with_state(api.clone());
-    let token = middleware::from_fn_with_state(api.clone(), steps::check_token);
-    let header = middleware::from_fn_with_state(api.clone(), steps::check_header_size);
-    let measure = middleware::from_fn_with_state(api.clone(), steps::measure);
-    public(api.public)
-        .merge(routes)
+        .with_state(api)
         .layer(token)
         .layer(header)
         .layer(measure)
@@ -92,8 +103,16 @@ pub fn api(api: Api) -> Router {
 
 /// Reads a body, whose size the server limits.
 async fn read(body: Body) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(body, usize::MAX).await.map_err(|error| {
-        let message = format!("failed to read request body: {}", crate::text::chain(&error));
-        ApiError::new("ERR_BODY_READ", StatusCode::BAD_REQUEST, Code::InvalidArgument, message)
-    })
+    read_up_to(body, usize::MAX).await
+}
+
+async fn read_up_to(body: Body, most: usize) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(body, most)
+        .await
+        .map_err(|error| unreadable(&crate::text::chain(&error)))
+}
+
+fn unreadable(why: &str) -> ApiError {
+    let message = format!("failed to read request body: {why}");
+    ApiError::new("ERR_BODY_READ", StatusCode::BAD_REQUEST, Code::InvalidArgument, message)
 }

@@ -1,6 +1,9 @@
 //! Listening for HTTP: several addresses or a Unix socket, limits, and an end that lets requests finish.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use axum::Router;
@@ -31,8 +34,11 @@ const BIND_PAUSE: Duration = Duration::from_millis(500);
 /// A socket that is listened on.
 pub enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixListener, SocketFile),
 }
+
+/// The file of a Unix socket, which goes with it.
+pub struct SocketFile(PathBuf);
 
 /// Limits of a server.
 #[derive(Debug, Clone, Copy)]
@@ -80,14 +86,16 @@ pub async fn bind(addresses: &[String], port: u16, purpose: &'static str) -> any
 ///
 /// # Errors
 /// Names the path.
-pub fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
+pub fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot remove the old socket {}", path.display()));
         }
         _ => {}
     }
-    UnixListener::bind(path).with_context(|| format!("cannot listen on the socket {}", path.display()))
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on the socket {}", path.display()))?;
+    Ok(Listener::Unix(listener, SocketFile(path.to_owned())))
 }
 
 /// Serves until `stop`, then lets requests in flight finish.
@@ -125,8 +133,16 @@ impl Listener {
                 let _ = io.set_nodelay(true);
                 Box::new(io)
             }
-            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener, _) => Box::new(listener.accept().await?.0),
         })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "cannot remove the socket");
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, Response, StatusCode};
-use http_body_util::BodyExt;
 use outrigger_proto::{
     common::{HttpExtension, InvokeRequest, http_extension::Verb},
     internals::{
@@ -27,8 +26,6 @@ use super::{
 /// Attempts after the first, and the pause before each, when the user has no policy.
 const RETRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
-/// What a message may be larger than a body: headers.
-const OVERHEAD: usize = 1 << 20;
 
 /// A request in terms of the internal protocol.
 pub struct Remote {
@@ -105,7 +102,7 @@ async fn once(
     body: Payload,
     max_body: usize,
 ) -> Result<Response<Body>, Status> {
-    let mut client = ServiceInvocationClient::new(channel).max_decoding_message_size(max_body.saturating_add(OVERHEAD));
+    let mut client = ServiceInvocationClient::new(channel).max_decoding_message_size(wire::largest_message(max_body));
     let (whole, body) = match body {
         Payload::Whole(bytes) => (Some(bytes.clone()), Body::from(bytes)),
         Payload::Arriving(body) => (None, body),
@@ -132,7 +129,7 @@ async fn once(
             Ok(message) => Ok(message.payload),
             Err(status) => Err(status),
         });
-        response(head, wire::body(first.payload, rest)).await
+        response(head, wire::body(first.payload, rest))
     };
     let result = tokio::select! {
         result = answer => result,
@@ -162,7 +159,7 @@ async fn unary(
         .as_mut()
         .and_then(|message| message.data.take())
         .unwrap_or_default();
-    response(head, Body::from(data.value)).await
+    response(head, Body::from(data.value))
 }
 
 /// Payloads of the request. When its body breaks off, the stream must not end: an end would make the rest look whole.
@@ -193,14 +190,13 @@ fn until_broken(
 }
 
 /// The application's answer. One from a gRPC application becomes its equivalent in HTTP.
-async fn response(head: InternalInvokeResponse, body: Body) -> Result<Response<Body>, Status> {
+fn response(head: InternalInvokeResponse, body: Body) -> Result<Response<Body>, Status> {
     let status = head.status.unwrap_or_default();
     let message = head.message.unwrap_or_default();
     let mut headers = headers::from_metadata(head.headers);
     headers::set_content_type(&mut headers, &message.content_type);
-    let grpc = headers::content_type(&headers).starts_with("application/grpc");
-    if grpc {
-        return from_grpc(&status, headers, body).await;
+    if headers::content_type(&headers).starts_with("application/grpc") {
+        return Ok(from_grpc(&status, headers, body));
     }
     let code = u16::try_from(status.code)
         .ok()
@@ -212,13 +208,11 @@ async fn response(head: InternalInvokeResponse, body: Body) -> Result<Response<B
     Ok(response)
 }
 
-async fn from_grpc(status: &AppStatus, mut headers: HeaderMap, body: Body) -> Result<Response<Body>, Status> {
+fn from_grpc(status: &AppStatus, mut headers: HeaderMap, body: Body) -> Response<Body> {
     let code = Code::from_i32(status.code);
     let body = match code {
         Code::Ok => body,
         _ => {
-            // Read to its end, so that the connection stays usable.
-            let _ = body.collect().await;
             headers::set_content_type(&mut headers, "application/json");
             Body::from(json!({"code": status.code, "message": status.message, "details": []}).to_string())
         }
@@ -226,5 +220,5 @@ async fn from_grpc(status: &AppStatus, mut headers: HeaderMap, body: Body) -> Re
     let mut response = Response::new(body);
     *response.status_mut() = super::status::grpc_to_http(code);
     *response.headers_mut() = headers;
-    Ok(response)
+    response
 }

@@ -1,8 +1,9 @@
 //! Name resolution: the address of an application's sidecar.
 
+use outrigger_core::cluster_domain;
+
 use crate::{resources::configuration::NameResolution, settings::Mode};
 
-const DEFAULT_DOMAIN: &str = "cluster.local";
 /// Stands for the app id in a format.
 const APP_ID: &str = "{appid}";
 
@@ -38,7 +39,7 @@ impl Resolver {
         match (component, mode) {
             ("kubernetes", _) | ("", Mode::Kubernetes) => match option("template") {
                 Some(_) => Self::Unavailable("nameResolution.configuration.template is not supported by this release".to_owned()),
-                None => Self::Kubernetes { domain: option("clusterDomain").unwrap_or(DEFAULT_DOMAIN).to_owned() },
+                None => Self::Kubernetes { domain: option("clusterDomain").unwrap_or(cluster_domain::DEFAULT).to_owned() },
             },
             ("nameformat", _) => match option("format").filter(|format| format.contains(APP_ID)) {
                 Some(format) => Self::NameFormat { format: format.to_owned() },

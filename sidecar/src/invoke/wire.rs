@@ -12,6 +12,14 @@ use tonic::Status;
 /// Longest payload: far below any limit on messages, long enough to cost little.
 const CHUNK: usize = 32 << 10;
 
+/// What a message may be larger than the body in it: headers.
+const HEADERS: usize = 1 << 20;
+
+/// Limit on the messages of the internal protocol, for bodies of at most `max_body` bytes.
+pub fn largest_message(max_body: usize) -> usize {
+    max_body.saturating_add(HEADERS)
+}
+
 /// A body as payloads, numbered from 0.
 pub fn payloads(body: Body) -> impl Stream<Item = Result<StreamPayload, axum::Error>> + Send {
     let state = (body, VecDeque::new(), 0_u64);

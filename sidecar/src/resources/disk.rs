@@ -6,10 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use outrigger_core::scopes::in_scope;
 use serde_json::Value;
 
-use super::{API_VERSION, DecodeError, Head, component::Component, configuration::Configuration, decode};
+use super::{
+    API_VERSION, DecodeError, Head,
+    authorise::{DenyList, Refusal, authorise},
+    component::Component,
+    configuration::Configuration,
+    decode,
+};
 
 /// Why folders or files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,16 +70,19 @@ pub fn components(folders: &[PathBuf], namespace: &str, app_id: &str) -> Result<
                     continue;
                 }
             };
-            if let Some(existing) = accepted.get(&component.name) {
+            // The Configuration's deny list is the loader's business: it changes while the sidecar runs.
+            let refusal = authorise(&component, namespace, app_id, &DenyList::default()).err();
+            if !matches!(refusal, Some(Refusal::Namespace(_)))
+                && let Some(existing) = accepted.get(&component.name)
+            {
                 let (new, old) = (component.log_name(), existing.log_name());
                 duplicates.push(format!(
                     "duplicate definition of Component name {new} with existing {old}"
                 ));
                 continue;
             }
-            let foreign = !namespace.is_empty() && !component.namespace.is_empty() && component.namespace != namespace;
-            if foreign || !in_scope(&component.scopes, app_id) {
-                tracing::debug!(component = component.name, "a component is not for this application");
+            if let Some(refusal) = refusal {
+                tracing::debug!(component = component.name, %refusal, "a component is not for this application");
                 continue;
             }
             order.push(component.name.clone());
@@ -269,12 +277,19 @@ mod tests {
     fn other_applications_and_namespaces_are_left_out() {
         let scoped = format!("{}scopes: [till]\n", store("a"));
         let foreign = store("b").replace("  name: b", "  name: b\n  namespace: other");
-        let folder = folder(&[("1.yaml", &scoped), ("2.yaml", &foreign), ("3.yaml", &store("a"))]);
+        let folder = folder(&[
+            ("1.yaml", &scoped),
+            ("2.yaml", &foreign),
+            ("3.yaml", &store("a")),
+            ("4.yaml", &store("b")),
+            ("5.yaml", &foreign),
+        ]);
         let read = components(&[folder.path().to_owned()], "shop", "cart").unwrap();
+        let names: Vec<_> = read.components.iter().map(|component| &component.name[..]).collect();
         assert_eq!(
-            read.components.len(),
-            1,
-            "a component that is not for us does not reserve its name"
+            names,
+            ["a", "b"],
+            "what is not for us reserves no name, and a name of another namespace is another name"
         );
     }
 

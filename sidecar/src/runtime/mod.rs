@@ -14,10 +14,11 @@ use outrigger_identity::{AnchorSource, Identity, KeyAlgorithm, Status};
 use outrigger_process::{
     health::{Health, Target},
     metrics::MetricsArgs,
+    privileges,
     tasks::{Tasks, stop_on_signals},
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
@@ -26,9 +27,9 @@ use crate::{
     app::{self, channel::AppChannel},
     args::Args,
     components::Components,
-    host, http,
+    http,
     metadata::Metadata,
-    settings::{Mode, Settings, env_truthy},
+    settings::{Mode, Settings},
     shutdown,
 };
 
@@ -52,12 +53,15 @@ struct Start {
 /// What failed.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let settings = Arc::new(Settings::new(&args, |name| std::env::var(name).ok())?);
-    refuse_root(&settings)?;
+    if settings.mode == Mode::Kubernetes {
+        privileges::refuse_root(privileges::root_is_allowed())?;
+    }
     report_unused(&args);
     let signalled = stop_on_signals()?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     loop {
         let stop = CancellationToken::new();
+        let ending = [signalled.clone(), stop.clone()];
         let mut life = std::pin::pin!(live(
             settings.clone(),
             args.metrics.clone(),
@@ -66,12 +70,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ));
         tokio::select! {
             result = &mut life => return result.inspect(|()| tracing::info!("Daprd shutdown gracefully")),
-            _ = hangup.recv() => {
+            () = restart(&mut hangup, &ending) => {
                 tracing::info!("Received signal 'hangup'; restarting");
                 stop.cancel();
                 life.await?;
             }
         }
+    }
+}
+
+/// Waits for a SIGHUP. One that comes when the process ends already must not bring it back.
+async fn restart(hangup: &mut Signal, ending: &[CancellationToken]) {
+    loop {
+        hangup.recv().await;
+        if !ending.iter().any(CancellationToken::is_cancelled) {
+            return;
+        }
+        tracing::info!("Received signal 'hangup' during shutdown; not restarting");
     }
 }
 
@@ -132,8 +147,10 @@ async fn live(
             anyhow::Ok(app_channel)
         };
         let app = tokio::select! {
-            result = start => result?,
+            biased;
+            // First: what fails because of the stop is no failure.
             () = stop.cancelled() => return inner.run(NO_DEADLINE).await,
+            result = start => result?,
         };
         inner.spawn("application", application(context, app, app_healthy, ready, started));
         inner.run(NO_DEADLINE).await
@@ -210,16 +227,6 @@ fn identity(settings: &Settings, health: &Health, tasks: &mut Tasks) -> anyhow::
         renewal.run(report, stop).await.map_err(anyhow::Error::new)
     });
     Ok(Some(identity))
-}
-
-/// Upstream refuses to run as root in Kubernetes, with the same way out.
-fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
-    let root = settings.mode == Mode::Kubernetes && host::user() == Some(0);
-    anyhow::ensure!(
-        !root || env_truthy("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK"),
-        "the sidecar must not run as root in Kubernetes mode (set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true to allow it)"
-    );
-    Ok(())
 }
 
 /// Flags that ask for something that this release does not have.

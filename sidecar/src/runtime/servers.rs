@@ -1,4 +1,4 @@
-//! The listeners: ports are bound first, all of them, so that a port in use ends the start before anything is served.
+//! The listeners: the ports of the APIs are bound first, all of them, so that a port in use ends the start before anything is served.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     },
     invoke::{Invoker, pool::Pool, resolver::Resolver, service::Service},
     resources::configuration::ApiLogging,
-    settings::{Settings, env_truthy},
+    settings::Settings,
     shutdown::Shutdown,
 };
 
@@ -160,7 +160,7 @@ fn limits(settings: &Settings) -> Limits {
     Limits {
         max_body: settings.max_body,
         max_header: settings.max_header,
-        h2c: !env_truthy("DAPR_HTTP_DISABLE_H2C"),
+        h2c: settings.h2c,
     }
 }
 
@@ -170,7 +170,7 @@ async fn listeners(settings: &Settings, api: &str, port: u16, purpose: &'static 
         let path = folder.join(format!("dapr-{}-{api}.socket", settings.app_id));
         let listener = bind_unix(&path)?;
         tracing::info!(path = %path.display(), "{api} API server is running");
-        return Ok(vec![Listener::Unix(listener)]);
+        return Ok(vec![listener]);
     }
     let listeners = bind(&settings.listen, port, purpose).await?;
     for listener in &listeners {

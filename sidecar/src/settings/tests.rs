@@ -127,6 +127,7 @@ fn standalone_needs_little() {
     assert_eq!((settings.max_body, settings.max_header), (DEFAULT_BODY, DEFAULT_HEADER));
     assert!(settings.identity.is_none() && settings.app.is_none());
     assert_eq!(settings.reconcile, DEFAULT_RECONCILE);
+    assert!(settings.h2c);
     assert_eq!(
         (settings.namespace.as_str(), settings.identity_namespace()),
         ("", "default")
@@ -170,6 +171,27 @@ fn each_mistake_names_its_flag() {
         ])
         .contains("health-probe-timeout")
     );
+    let anchors = [("DAPR_TRUST_ANCHORS", "x")];
+    let enrolled = |words: &[&str]| settings(&[&["-enable-mtls", "-sentry-address", "s"], words].concat(), &anchors);
+    for (words, flag) in [
+        (["-app-id", "a/b"], "'--app-id': \"a/b\""),
+        (
+            ["-control-plane-namespace", "a b"],
+            "'--control-plane-namespace': \"a b\"",
+        ),
+        (
+            ["-control-plane-trust-domain", "A"],
+            "'--control-plane-trust-domain': \"A\"",
+        ),
+    ] {
+        let app = if words[0] == "-app-id" {
+            &[][..]
+        } else {
+            &["-app-id", "a"]
+        };
+        let error = enrolled(&[app, &words].concat()).unwrap_err().to_string();
+        assert!(error.contains(flag), "{error}");
+    }
     let no_operator = settings(
         &["-app-id", "a", "-mode", "kubernetes", "-sentry-address", "s"],
         &[("DAPR_TRUST_ANCHORS", "x")],

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use outrigger_core::backoff::Backoff;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use super::backoff::Backoff;
+use super::SHORTEST_PAUSE;
 use crate::text;
 
-/// Longest pause before the stream is opened again.
+/// Longest pause before the stream is opened again. A stream that lasted longer than this worked, even if it had nothing to say:
+/// operators end connections of a certain age.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What happens on a stream.
@@ -44,9 +46,10 @@ pub async fn follow<T, F>(
 where
     F: Future<Output = Result<Streaming<T>, Status>>,
 {
-    let mut backoff = Backoff::new(LONGEST_PAUSE);
+    let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
     let mut connected_before = false;
     loop {
+        let opened = Instant::now();
         let status = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             ended = once(&open, &events, &mut backoff, &mut connected_before) => match ended {
@@ -64,7 +67,10 @@ where
             return Ok(());
         }
         let error = text::status(&status);
-        let pause = backoff.next();
+        if opened.elapsed() > LONGEST_PAUSE {
+            backoff.reset();
+        }
+        let pause = backoff.next_pause();
         if connected_before {
             tracing::warn!(
                 stream = name,
@@ -113,5 +119,40 @@ where
             Ok(None) => return Some(Status::unavailable("the operator ended the stream")),
             Err(status) => return Some(status),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, rc::Rc};
+
+    use super::*;
+
+    /// How much time passes without a stream while ten of them last `each`.
+    async fn pauses(each: Duration) -> Duration {
+        let (stop, begin) = (CancellationToken::new(), Instant::now());
+        let count = Rc::new(Cell::new(0));
+        let open = || {
+            let (stop, count) = (stop.clone(), count.clone());
+            async move {
+                tokio::time::sleep(each).await;
+                count.set(count.get() + 1);
+                if count.get() == 10 {
+                    stop.cancel();
+                }
+                Err::<Streaming<()>, _>(Status::unavailable("gone"))
+            }
+        };
+        let (events, _receiver) = mpsc::channel(1);
+        follow("test", Unknown::Retry, open, events, stop.clone())
+            .await
+            .unwrap();
+        begin.elapsed() - each * 10
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_only_while_streams_do_not_last() {
+        assert!(pauses(LONGEST_PAUSE * 2).await <= SHORTEST_PAUSE * 10);
+        assert!(pauses(Duration::ZERO).await >= LONGEST_PAUSE);
     }
 }

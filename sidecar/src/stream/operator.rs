@@ -3,6 +3,7 @@
 use std::{error::Error as _, time::Duration};
 
 use bytes::Bytes;
+use outrigger_core::backoff::Backoff;
 use outrigger_process::health::Target;
 use outrigger_proto::operator::{
     ComponentUpdateEvent, ComponentUpdateRequest, ConfigurationUpdateEvent, ConfigurationUpdateRequest,
@@ -10,7 +11,7 @@ use outrigger_proto::operator::{
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
 
-use super::backoff::Backoff;
+use super::SHORTEST_PAUSE;
 use crate::{
     resources::{DecodeError, component::Component, configuration::Configuration},
     text,
@@ -173,7 +174,7 @@ impl Operator {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let mut backoff = Backoff::new(LONGEST_PAUSE);
+        let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {
             let status = match call().await {
                 Ok(answer) => return Ok(answer),
@@ -196,7 +197,7 @@ impl Operator {
                 "waiting for the operator at {} to {what}: {reason}",
                 self.address
             ));
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.next_pause()).await;
         }
     }
 }

@@ -116,6 +116,8 @@ async fn protocols_that_are_missing_say_so() {
             .unwrap()
             .contains("the application protocol grpc is not supported by this release")
     );
+    let warning = daprd.line(|line| line["protocol"] == "grpc").await;
+    assert!(message(&warning).contains("over http and h2c only"), "{warning}");
     let refused = daprd.http(Method::GET, "/v1.0/invoke/till/method/x", "").await.json();
     assert!(refused["message"].as_str().unwrap().contains("mDNS"));
 }

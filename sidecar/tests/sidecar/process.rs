@@ -56,6 +56,10 @@ async fn the_end_can_be_put_off_until_the_application_is_unhealthy() {
     daprd
         .line(|line| message(line).starts_with("Blocking graceful shutdown"))
         .await;
+    daprd.signal("HUP");
+    daprd
+        .line(|line| message(line).ends_with("during shutdown; not restarting"))
+        .await;
     assert_eq!(
         daprd.http(Method::GET, "/v1.0/invoke/cart/method/x", "").await.status,
         StatusCode::OK
@@ -184,4 +188,9 @@ async fn unix_sockets_replace_ports() {
     }
     daprd.signal("TERM");
     assert_eq!(daprd.exit().await.code(), Some(0));
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "the sockets are removed"
+    );
 }

@@ -156,6 +156,10 @@ async fn mistakes_over_http_have_their_codes() {
             code(404, "ERR_DIRECT_INVOKE"),
         ),
         (
+            (Method::POST, "/v1.0/metadata", String::new()),
+            code(404, "ERR_DIRECT_INVOKE"),
+        ),
+        (
             (Method::GET, "/anything", String::new()),
             code(404, "ERR_DIRECT_INVOKE"),
         ),

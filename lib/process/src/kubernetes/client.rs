@@ -6,6 +6,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 /// No single call may take longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest silence within a list or a watch. API servers end a quiet watch after 290 seconds, so this cuts only connections
+/// that are dead.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -30,25 +33,23 @@ pub struct Clients {
 }
 
 /// Uses the in-cluster configuration, else `kubeconfig`, else what `KUBECONFIG` and `~/.kube/config` say.
-/// With `prefer_file` an explicit file wins over the in-cluster configuration.
+/// With `prefer_file` a file that `kubeconfig` or `KUBECONFIG` names wins over the in-cluster configuration.
 ///
 /// # Errors
 /// Says which configuration was tried.
 pub async fn clients(kubeconfig: Option<&Path>, prefer_file: bool) -> Result<Clients, ClientError> {
     let kubeconfig = kubeconfig.filter(|path| !path.as_os_str().is_empty());
-    let incluster = || kube::Config::incluster().ok();
-    let config = match kubeconfig {
-        Some(path) if prefer_file => from_file(path).await?,
-        Some(path) => match incluster() {
-            Some(config) => config,
-            None => from_file(path).await?,
-        },
-        None => match incluster() {
-            Some(config) => config,
-            None => kube::Config::infer()
-                .await
-                .map_err(|error| ClientError::Infer(Box::new(error)))?,
-        },
+    let named = kubeconfig.is_some() || std::env::var_os("KUBECONFIG").is_some_and(|files| !files.is_empty());
+    let incluster = match prefer_file && named {
+        true => None,
+        false => kube::Config::incluster().ok(),
+    };
+    let config = match (incluster, kubeconfig) {
+        (Some(config), _) => config,
+        (None, Some(path)) => from_file(path).await?,
+        (None, None) => kube::Config::infer()
+            .await
+            .map_err(|error| ClientError::Infer(Box::new(error)))?,
     };
     build(config)
 }
@@ -70,10 +71,11 @@ async fn from_file(path: &Path) -> Result<kube::Config, ClientError> {
 /// When the configuration's certificates or addresses cannot be used.
 pub fn build(mut config: kube::Config) -> Result<Clients, ClientError> {
     config.default_retry = false;
+    config.reset_reader_on_write = true;
+    config.read_timeout = Some(WATCH_TIMEOUT);
     let failed = |error| ClientError::Build(Box::new(error));
     let watches = kube::Client::try_from(config.clone()).map_err(failed)?;
     config.read_timeout = Some(CALL_TIMEOUT);
-    config.reset_reader_on_write = true;
     let calls = kube::Client::try_from(config).map_err(failed)?;
     Ok(Clients { calls, watches })
 }

@@ -171,7 +171,7 @@ impl Election {
         } else {
             now.clone()
         };
-        let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(!ours);
+        let transitions = spec.lease_transitions.unwrap_or(0).saturating_add(i32::from(!ours));
         lease.spec = Some(self.spec(acquired, now, transitions));
         settle(
             self.api

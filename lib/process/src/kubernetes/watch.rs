@@ -62,38 +62,72 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Debug + Send,
 {
-    let kind = K::kind(&K::DynamicType::default()).into_owned();
-    let state = (
-        Box::pin(watcher(api, config)),
-        Differ::default(),
-        PAUSES,
-        Duration::ZERO,
-        kind,
-    );
-    stream::unfold(
-        state,
-        |(mut events, mut differ, mut backoff, mut pause, kind)| async move {
-            // Here rather than where the failure is seen, so that it is reported before the pause.
-            tokio::time::sleep(std::mem::take(&mut pause)).await;
-            let changes = match events.next().await? {
-                Ok(event) => {
-                    // The beginning of a list is no success yet.
-                    if !matches!(event, Event::Init) {
-                        backoff.reset();
-                    }
-                    differ.fold(event)
-                }
-                Err(error) => {
-                    pause = backoff.next_pause();
-                    let failure = Failure::of(&error);
-                    tracing::warn!(kind, %error, retry_in_ms = pause.as_millis(), "{}", failure.message());
-                    failure.change().into_iter().collect()
-                }
-            };
-            Some((stream::iter(changes), (events, differ, backoff, pause, kind)))
-        },
-    )
+    let watch = Watch {
+        events: Box::pin(watcher(api, config)),
+        differ: Differ::default(),
+        backoff: PAUSES,
+        pause: Duration::ZERO,
+        failure: None,
+        kind: K::kind(&K::DynamicType::default()).into_owned(),
+    };
+    stream::unfold(watch, |mut watch| async move {
+        let changes = watch.next().await?;
+        Some((stream::iter(changes), watch))
+    })
     .flatten()
+}
+
+/// A watch and how it goes.
+struct Watch<S, K> {
+    events: S,
+    differ: Differ<K>,
+    backoff: Backoff,
+    /// Before the next event.
+    pause: Duration,
+    /// The last failure, if nothing has succeeded since.
+    failure: Option<Failure>,
+    kind: String,
+}
+
+impl<S: Stream<Item = watcher::Result<Event<K>>> + Unpin, K: Resource> Watch<S, K> {
+    async fn next(&mut self) -> Option<Vec<Change<K>>> {
+        // Here rather than where the failure is seen, so that it is reported before the pause.
+        tokio::time::sleep(std::mem::take(&mut self.pause)).await;
+        match self.events.next().await? {
+            Ok(event) => {
+                // The beginning of a list is no success yet.
+                if !matches!(event, Event::Init) {
+                    self.backoff.reset();
+                    self.failure = None;
+                }
+                Some(self.differ.fold(event))
+            }
+            Err(error) => {
+                self.pause = self.backoff.next_pause();
+                let failure = Failure::of(&error);
+                let (kind, retry_in_ms) = (&self.kind, self.pause.as_millis());
+                // A kind that is absent or forbidden stays so for long: one warning is enough.
+                if failure != Failure::Other && self.failure == Some(failure) {
+                    tracing::debug!(kind, %error, retry_in_ms, "{}", failure.message());
+                } else {
+                    tracing::warn!(kind, %error, retry_in_ms, "{}", failure.message());
+                }
+                self.failure = Some(failure);
+                Some(failure.change().into_iter().collect())
+            }
+        }
+    }
+}
+
+/// Hands changes to `apply` until the watch turns out to be forbidden; then returns, for the caller to go on with less.
+pub async fn until_forbidden<K>(changes: impl Stream<Item = Change<K>>, mut apply: impl FnMut(Change<K>)) {
+    let mut changes = std::pin::pin!(changes);
+    while let Some(change) = changes.next().await {
+        if matches!(change, Change::Forbidden) {
+            return;
+        }
+        apply(change);
+    }
 }
 
 /// What a failed watch means to those who wait for it.

@@ -21,13 +21,13 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::watcher,
 };
-use outrigger_core::annotations;
+use outrigger_core::{annotations, backoff::Backoff};
 use outrigger_process::kubernetes::{
     client::Clients,
     watch::{Change, ObjectKey, changes},
 };
 use prometheus::IntCounterVec;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -38,6 +38,7 @@ use self::{
 };
 use crate::{
     FIELD_MANAGER,
+    deadline::in_time,
     events::{Events, Notice},
     metrics::Metrics,
     queue::Queue,
@@ -45,9 +46,8 @@ use crate::{
     slim::Slim,
 };
 
-const DEADLINE: Duration = Duration::from_secs(10);
-/// Pause after a failed write: doubles from the first to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Pauses after failed writes of a Service.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
 /// Kinds of workloads that get Services.
 const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
 
@@ -64,9 +64,9 @@ pub struct Services {
     /// Kinds for which nothing more is to be waited for: known, or not to be had.
     settled: BTreeSet<&'static str>,
     queue: Queue<ObjectKey>,
-    failures: HashMap<ObjectKey, u32>,
-    /// What each workload was told last, by uid.
-    told: HashMap<String, String>,
+    failing: HashMap<ObjectKey, Backoff>,
+    /// What each workload was told last.
+    told: HashMap<Owner, String>,
     /// Whether the right to apply is missing, as it is in upstream's chart.
     cannot_apply: bool,
 }
@@ -82,7 +82,7 @@ impl Services {
             known: BTreeSet::new(),
             settled: BTreeSet::new(),
             queue: Queue::default(),
-            failures: HashMap::new(),
+            failing: HashMap::new(),
             told: HashMap::new(),
             cannot_apply: false,
         }
@@ -130,7 +130,10 @@ impl Services {
             Change::Apply(workload) => {
                 let id: WorkloadId = (kind, ObjectKey::of(&workload));
                 let desired = match wanted(&workload, self.mtls) {
-                    Wanted::Nothing => None,
+                    Wanted::Nothing => {
+                        self.forget_told(&id);
+                        None
+                    }
                     Wanted::Service(desired) => Some(*desired),
                     Wanted::Invalid(why) => {
                         self.refuse(
@@ -144,7 +147,11 @@ impl Services {
                 };
                 self.claim(id, desired);
             }
-            Change::Delete(key) => self.claim((kind, key), None),
+            Change::Delete(key) => {
+                let id = (kind, key);
+                self.forget_told(&id);
+                self.claim(id, None);
+            }
             Change::Synced => {
                 self.known.insert(kind);
                 self.settled.insert(kind);
@@ -153,6 +160,10 @@ impl Services {
                 self.settled.insert(kind);
             }
         }
+    }
+
+    fn forget_told(&mut self, (kind, key): &WorkloadId) {
+        self.told.retain(|owner, _| owner.kind != *kind || owner.key != *key);
     }
 
     fn claim(&mut self, workload: WorkloadId, desired: Option<Desired>) {
@@ -179,21 +190,21 @@ impl Services {
         }
         match self.settle(&key, desired.as_ref()).await {
             Ok(()) => {
-                self.failures.remove(&key);
+                self.failing.remove(&key);
             }
             Err(error) => {
-                let failures = self.failures.entry(key.clone()).or_default();
-                *failures += 1;
-                let pause = RETRY.0 * 2_u32.saturating_pow((*failures - 1).min(10));
+                let pause = self.failing.entry(key.clone()).or_insert(RETRY).next_pause();
                 tracing::warn!(service = %key, error, "cannot settle the Service of an app; trying again");
-                self.queue.add(key, Instant::now() + pause.min(RETRY.1));
+                self.queue.add(key, Instant::now() + pause);
             }
         }
     }
 
     async fn settle(&mut self, key: &ObjectKey, desired: Option<&Desired>) -> Result<(), String> {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
-        let existing = within_deadline(api.get_opt(&key.name)).await?;
+        let existing = in_time(api.get_opt(&key.name))
+            .await
+            .map_err(|error| error.to_string())?;
         let action = decide(existing.as_ref(), desired, &self.known);
         let app = |service: &Service| {
             service
@@ -218,7 +229,7 @@ impl Services {
             }
             (Action::Refuse(why), _, Some(desired)) => {
                 let why = format!("Service {} exists and is not changed: {why}", key.name);
-                self.refuse(&desired.owner.clone(), "foreign", why).await;
+                self.refuse(&desired.owner, "foreign", why).await;
             }
             _ => {}
         }
@@ -257,12 +268,12 @@ impl Services {
         match result {
             Ok(()) => {
                 tracing::info!(service = %desired.key(), app = desired.app_id, "Service of an app written");
-                self.told.remove(&desired.owner.uid);
+                self.told.remove(&desired.owner);
                 counter.with_label_values(&[&desired.app_id]).inc();
                 Ok(())
             }
             Err(Failure::Invalid(why)) => {
-                self.refuse(&desired.owner.clone(), "invalid", why).await;
+                self.refuse(&desired.owner, "invalid", why).await;
                 Ok(())
             }
             Err(Failure::Forbidden) => Err("not allowed".to_owned()),
@@ -272,12 +283,12 @@ impl Services {
 
     /// Tells a workload once why it gets no Service.
     async fn refuse(&mut self, owner: &Owner, reason: &'static str, note: String) {
-        if self.told.get(&owner.uid) == Some(&note) {
+        if self.told.get(owner) == Some(&note) {
             return;
         }
         self.metrics.service_refused.with_label_values(&[reason]).inc();
         tracing::warn!(kind = owner.kind, workload = %owner.key, reason, note, "no Service for a workload");
-        self.told.insert(owner.uid.clone(), note.clone());
+        self.told.insert(owner.clone(), note.clone());
         let regarding = ObjectReference {
             api_version: Some(owner.api_version.clone()),
             kind: Some(owner.kind.clone()),
@@ -304,19 +315,11 @@ enum Failure {
 }
 
 async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<(), Failure> {
-    match timeout(DEADLINE, request).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Err(Failure::Forbidden),
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 422) => Err(Failure::Invalid(status.message)),
-        Ok(Err(error)) => Err(Failure::Other(error.to_string())),
-        Err(_) => Err(Failure::Other("the API server did not answer in time".to_owned())),
-    }
-}
-
-async fn within_deadline<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
-    match timeout(DEADLINE, request).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
+    match in_time(request).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => Err(Failure::Forbidden),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => Err(Failure::Invalid(status.message)),
+        Err(error) => Err(Failure::Other(error.to_string())),
     }
 }
 
@@ -329,11 +332,10 @@ async fn delete(api: &Api<Service>, key: &ObjectKey, existing: &Service) -> Resu
         }),
         ..Default::default()
     };
-    match timeout(DEADLINE, api.delete(&key.name, &params)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
+    match in_time(api.delete(&key.name, &params)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -8,7 +8,7 @@ use kube::Resource;
 use outrigger_process::kubernetes::watch::ObjectKey;
 use serde::{Deserialize, Deserializer};
 
-use crate::slim::{Part, Slim};
+use crate::slim::{self, Part, Slim};
 
 /// A Deployment or a StatefulSet.
 pub(super) type Workload<K> = Slim<K, WorkloadSpec>;
@@ -38,14 +38,12 @@ pub(super) struct Template {
 #[serde(default)]
 pub(super) struct TemplateMetadata {
     /// Those under `dapr.io/`.
-    #[serde(deserialize_with = "ours")]
+    #[serde(deserialize_with = "ours_only")]
     pub(super) annotations: BTreeMap<String, String>,
 }
 
-fn ours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let mut annotations = Option::<BTreeMap<String, String>>::deserialize(deserializer)?.unwrap_or_default();
-    annotations.retain(|key, _| key.starts_with("dapr.io/"));
-    Ok(annotations)
+fn ours_only<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(slim::ours(Option::deserialize(deserializer)?).unwrap_or_default())
 }
 
 /// A workload by identity. Of two that want the same Service the older one comes first, and gets it.

@@ -1,12 +1,14 @@
 //! What every replica knows about each object, for whoever writes its status.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, api::ApiResource};
+use outrigger_core::backoff::Backoff;
 use outrigger_crds::{DaprResource, Guarded, SecretStore, Status, Unresolved, resolve};
 use outrigger_process::kubernetes::watch::ObjectKey;
 use parking_lot::Mutex;
@@ -15,8 +17,11 @@ use tokio::time::Instant;
 use super::decision::Finding;
 use crate::{
     queue::Queue,
-    secrets::{Found, lookup},
+    secrets::{Found, lookup, secret_names},
 };
+
+/// Pauses after failed writes of an object's status.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// An object of any kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,7 +41,7 @@ struct Entry {
     view: Arc<View>,
     /// No write before this.
     not_before: Option<Instant>,
-    failures: u32,
+    retry: Backoff,
 }
 
 /// What is known of an object.
@@ -62,17 +67,14 @@ pub(super) enum Current {
 /// The Secrets that an object refers to.
 pub(super) trait References: Send + Sync {
     /// Names of the Secrets.
-    fn names(&self) -> Vec<String>;
+    fn names(&self) -> BTreeSet<&str>;
     /// References that lead nowhere.
     fn unresolved(&self, found: &BTreeMap<String, Found>) -> Vec<Unresolved>;
 }
 
 impl<K: DaprResource> References for K {
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.secret_refs().iter().map(|secret| secret.name.to_owned()).collect();
-        names.sort();
-        names.dedup();
-        names
+    fn names(&self) -> BTreeSet<&str> {
+        secret_names(self)
     }
 
     fn unresolved(&self, found: &BTreeMap<String, Found>) -> Vec<Unresolved> {
@@ -133,7 +135,7 @@ impl Board {
             Entry {
                 view,
                 not_before,
-                failures: 0,
+                retry: RETRY,
             },
         );
         drop(entries);
@@ -165,7 +167,7 @@ impl Board {
             return;
         };
         entry.not_before = Some(not_before);
-        entry.failures = 0;
+        entry.retry.reset();
         if Arc::ptr_eq(&entry.view, view) {
             entry.view = Arc::new(View {
                 resource: view.resource.clone(),
@@ -179,21 +181,16 @@ impl Board {
         }
     }
 
-    /// Counts a failed write; returns how many in a row.
-    pub(super) fn failed(&self, id: &Id) -> u32 {
-        let mut entries = self.entries.lock();
-        let Some(entry) = entries.get_mut(id) else {
-            return 0;
-        };
-        entry.failures = entry.failures.saturating_add(1);
-        entry.failures
+    /// Has the object looked at again after a pause, since its status could not be written.
+    pub(super) fn failed(&self, id: &Id) {
+        if let Some(entry) = self.entries.lock().get_mut(id) {
+            self.queue.add(id.clone(), Instant::now() + entry.retry.next_pause());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use outrigger_crds::Component;
     use serde_json::json;
     use tokio::time::timeout;

@@ -11,7 +11,7 @@ use outrigger_crds::{Status, status::ConditionType};
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     FIELD_MANAGER,
+    deadline::in_time,
     events::{Events, Notice},
     index::State,
     kinds::Indexes,
@@ -28,11 +29,10 @@ use crate::{
 
 /// Least time between two writes of one object's status.
 const PACE: Duration = Duration::from_secs(1);
-const DEADLINE: Duration = Duration::from_secs(10);
-/// Pause after a failed write: doubles from the first to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// How often the Secrets of an object are looked at again, while something is missing and else.
-const RECHECK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// How soon an object is looked at again whose references are missing, or cannot be looked up now.
+const RECHECK_MISSING: Duration = Duration::from_secs(5);
+/// How soon one is whose references are all there.
+const RECHECK_FOUND: Duration = Duration::from_secs(300);
 
 /// Writes what the board says.
 pub struct Writer {
@@ -71,19 +71,17 @@ impl Writer {
         let Some(view) = self.board.view(id) else {
             return;
         };
-        if view.secret_store.is_some() && self.indexes.components.state() == State::Syncing {
-            // The store may be one that has not been seen yet.
-            self.board.queue.add(id.clone(), Instant::now() + RETRY.0);
-            return;
-        }
         let secrets = self.secret_state(id, &view).await;
         if view.depends_on_others() {
             let recheck = match &secrets {
-                SecretState::Checked(unresolved) if unresolved.is_empty() => RECHECK.1,
-                _ => RECHECK.0,
+                Some(SecretState::Checked(unresolved)) if unresolved.is_empty() => RECHECK_FOUND,
+                _ => RECHECK_MISSING,
             };
             self.board.queue.add(id.clone(), Instant::now() + recheck);
         }
+        let Some(secrets) = secrets else {
+            return;
+        };
         let verdict = judge(&view.finding, &secrets);
         let Some(current) = self.current(id, &view).await else {
             return;
@@ -109,28 +107,34 @@ impl Writer {
             }
             Written::Refused(_) => {}
             Written::Failed(error) => {
-                let failures = self.board.failed(id);
-                let pause = RETRY.0 * 2_u32.saturating_pow(failures.saturating_sub(1).min(10));
                 tracing::warn!(kind = id.kind, object = %id.key, error, "cannot write the status; trying again");
-                self.board.queue.add(id.clone(), Instant::now() + pause.min(RETRY.1));
+                self.board.failed(id);
             }
         }
     }
 
-    async fn secret_state(&self, id: &Id, view: &View) -> SecretState {
+    /// `None` while nothing can be said: the last status stays, rather than changing with every hiccup of the API server.
+    async fn secret_state(&self, id: &Id, view: &View) -> Option<SecretState> {
         let namespace = &id.key.namespace;
-        if let Some(store) = &view.secret_store
-            && self.indexes.components.get(namespace, store).is_none()
-        {
-            return SecretState::NoSuchStore(store.clone());
+        if let Some(store) = &view.secret_store {
+            let components = &self.indexes.components;
+            // The store may be one that has not been seen yet.
+            if matches!(components.state(), State::Syncing | State::Forbidden) {
+                return None;
+            }
+            if components.get(namespace, store).is_none() {
+                return Some(SecretState::NoSuchStore(store.clone()));
+            }
         }
         let Some(references) = &view.secrets else {
-            return SecretState::Checked(Vec::new());
+            return Some(SecretState::Checked(Vec::new()));
         };
-        let names = references.names();
-        let found = match self.secrets.find_all(namespace, names.iter().map(String::as_str)).await {
+        let found = match self.secrets.find(namespace, references.names()).await {
             Ok(found) => found,
-            Err(error) => return SecretState::Unknown(error.to_string()),
+            Err(error) => {
+                tracing::warn!(kind = id.kind, object = %id.key, %error, "cannot check the Secrets; trying again");
+                return None;
+            }
         };
         let forbidden: Vec<_> = found
             .iter()
@@ -138,12 +142,12 @@ impl Writer {
             .map(|(name, _)| format!("{name:?}"))
             .collect();
         if !forbidden.is_empty() {
-            return SecretState::Unknown(format!(
+            return Some(SecretState::Unknown(format!(
                 "the operator is not allowed to read the Secrets {} in this namespace",
                 forbidden.join(", ")
-            ));
+            )));
         }
-        SecretState::Checked(references.unresolved(&found))
+        Some(SecretState::Checked(references.unresolved(&found)))
     }
 
     /// The object's status; `None` if it cannot be read now.
@@ -151,11 +155,12 @@ impl Writer {
         if let Current::Known(status) = &view.current {
             return Some(status.clone());
         }
-        let object = match timeout(DEADLINE, self.api(id, view).get(&id.key.name)).await {
-            Ok(Ok(object)) => object,
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return None,
-            _ => {
-                self.board.queue.add(id.clone(), Instant::now() + RETRY.0);
+        let object = match in_time(self.api(id, view).get(&id.key.name)).await {
+            Ok(object) => object,
+            Err(kube::Error::Api(status)) if status.is_not_found() => return None,
+            Err(error) => {
+                tracing::warn!(kind = id.kind, object = %id.key, %error, "cannot read the status; trying again");
+                self.board.failed(id);
                 return None;
             }
         };
@@ -179,20 +184,18 @@ impl Writer {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let api = self.api(id, view);
         let patch = Patch::Apply(&object);
-        match timeout(DEADLINE, api.patch_status(&id.key.name, &params, &patch)).await {
-            Ok(Ok(_)) => Written::Done,
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {
-                // The object is gone or another one, or an older definition without a status is installed.
-                Written::Refused("not_found")
-            }
-            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+        match in_time(api.patch_status(&id.key.name, &params, &patch)).await {
+            Ok(_) => Written::Done,
+            // The object is gone, or an older definition without a status is installed. A conflict is tried again: it is
+            // another object of the name, which the watch will show, or others are writing.
+            Err(kube::Error::Api(status)) if status.is_not_found() => Written::Refused("not_found"),
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
                 if self.forbidden.lock().insert(id.kind) {
                     tracing::warn!(kind = id.kind, "not allowed to write the status of this kind");
                 }
                 Written::Refused("forbidden")
             }
-            Ok(Err(error)) => Written::Failed(error.to_string()),
-            Err(_) => Written::Failed("the API server did not answer in time".to_owned()),
+            Err(error) => Written::Failed(error.to_string()),
         }
     }
 

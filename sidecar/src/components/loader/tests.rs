@@ -153,6 +153,28 @@ async fn the_deny_list_is_followed_live() {
     assert!(components.state("store").is_some());
 }
 
+#[tokio::test]
+async fn the_deny_list_reaches_what_serves_from_before_a_failed_edit() {
+    for failed in [
+        component("store", "state.redis", ""),
+        component(
+            "store",
+            "state.in-memory",
+            r#","metadata":[{"name":"keyPrefix","value":"a||b"}]"#,
+        ),
+    ] {
+        let (mut loader, components) = loader();
+        loader
+            .start(vec![component("store", "state.in-memory", "")])
+            .await
+            .unwrap();
+        loader.apply(Change::Put(failed)).await;
+        assert!(components.state("store").is_some());
+        loader.set_deny(DenyList::new(&["state.in-memory".into()])).await;
+        assert!(components.state("store").is_none());
+    }
+}
+
 #[test]
 fn timeouts() {
     assert_eq!(init_timeout("250ms"), Duration::from_millis(250));
