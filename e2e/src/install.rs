@@ -6,6 +6,21 @@ use anyhow::Context;
 
 use crate::{Access, Cluster, cluster::Options, command, release, toolchain};
 
+/// How the chart is installed, from the root of the checkout.
+pub const HELM_ARGS: [&str; 11] = [
+    "install",
+    "dapr",
+    "charts/dapr",
+    "-n",
+    "dapr-system",
+    "--create-namespace",
+    "--wait",
+    "--timeout",
+    "3m",
+    "-f",
+    "e2e/demo/values.yaml",
+];
+
 /// Starts a new cluster of this name with everything built, and installs the chart with the demo's values. What an earlier
 /// run left behind is removed first.
 ///
@@ -26,16 +41,8 @@ pub async fn fresh(name: &str) -> anyhow::Result<Access> {
         cluster.import_image(&archive.path).await?;
     }
     let access = cluster.access();
-    let mut helm = access.helm_command([
-        "install",
-        "dapr",
-        "charts/dapr",
-        "-n",
-        "dapr-system",
-        "--create-namespace",
-    ]);
-    helm.args(["--wait", "--timeout", "3m", "-f", "e2e/demo/values.yaml"])
-        .current_dir(release::workspace());
+    let mut helm = access.helm_command(HELM_ARGS);
+    helm.current_dir(release::workspace());
     if let Err(error) = command::run(helm).await {
         println!("{}", describe(&access, "dapr-system").await);
         return Err(error).context("helm install");

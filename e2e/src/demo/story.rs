@@ -5,12 +5,13 @@ use std::{future::Future, time::Instant};
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
+use tokio::process::Command;
 
 use super::{
     narrator::{Narrator, Step, milliseconds},
     target::Ready,
 };
-use crate::{command, observe::Observer, release};
+use crate::{command, install, observe::Observer, release};
 
 /// Where the demo's apps live.
 pub(super) const NAMESPACE: &str = "outrigger-demo";
@@ -42,27 +43,39 @@ struct Story<'a> {
 impl Story<'_> {
     /// Runs kubectl and notes it as people would type it.
     async fn kubectl(&self, step: &mut Step, args: &[&str]) -> anyhow::Result<String> {
-        let context = self
-            .cluster
-            .context
-            .as_deref()
-            .map(|name| format!("--context {name} "))
-            .unwrap_or_default();
-        step.ran(format!("kubectl {context}{}", spelled(args)));
-        let mut command = self.cluster.access.kubectl_command(args);
-        command.current_dir(release::workspace());
-        Ok(command::run(command).await?)
+        self.run(
+            step,
+            ("kubectl", "--context"),
+            self.cluster.access.kubectl_command(args),
+            args,
+        )
+        .await
     }
 
     async fn helm(&self, step: &mut Step, args: &[&str]) -> anyhow::Result<String> {
+        self.run(
+            step,
+            ("helm", "--kube-context"),
+            self.cluster.access.helm_command(args),
+            args,
+        )
+        .await
+    }
+
+    async fn run(
+        &self,
+        step: &mut Step,
+        (program, flag): (&str, &str),
+        mut command: Command,
+        args: &[&str],
+    ) -> anyhow::Result<String> {
         let context = self
             .cluster
             .context
             .as_deref()
-            .map(|name| format!("--kube-context {name} "))
+            .map(|name| format!("{flag} {name} "))
             .unwrap_or_default();
-        step.ran(format!("helm {context}{}", spelled(args)));
-        let mut command = self.cluster.access.helm_command(args);
+        step.ran(format!("{program} {context}{}", spelled(args)));
         command.current_dir(release::workspace());
         Ok(command::run(command).await?)
     }
@@ -105,24 +118,11 @@ impl Story<'_> {
 
     async fn install(&self, narrator: &mut Narrator) -> anyhow::Result<()> {
         let mut step = narrator.begin("the control plane: operator, sentry, injector");
-        let args = [
-            "install",
-            "dapr",
-            "charts/dapr",
-            "-n",
-            "dapr-system",
-            "--create-namespace",
-            "--wait",
-        ];
-        let options = [
-            "--timeout",
-            "3m",
-            "--labels",
-            RELEASE_LABEL,
-            "-f",
-            "e2e/demo/values.yaml",
-        ];
-        self.helm(&mut step, &[&args[..], &options[..]].concat()).await?;
+        self.helm(
+            &mut step,
+            &[&install::HELM_ARGS[..], &["--labels", RELEASE_LABEL]].concat(),
+        )
+        .await?;
         let pods = self.kubectl(&mut step, &["get", "pods", "-n", "dapr-system"]).await?;
         step.printed(pods.trim_end());
         narrator.done(step, &["CRDs, RBAC, trust bundle and webhook are in place".to_owned()]);
