@@ -37,7 +37,7 @@ demo: tools ## The main job on a real Kubernetes, narrated; CONTEXT=name uses th
 
 test: check test-unit test-api test-cluster ## All tests in three tiers; leaves nothing running
 
-test-unit: ## Decisions as pure functions, and programs on loopback
+test-unit: bounded-cache ## Decisions as pure functions, and programs on loopback
 	$(call timed,unit tests,cargo test $(CARGO_FLAGS) --workspace --lib --bins $(addprefix --test ,$(UNIT_TESTS)))
 
 test-api: kubernetes ## Against a real API server
@@ -57,18 +57,19 @@ lint: check ## Formatting, clippy, one TLS provider, licences
 	@test -x $(CACHE)/tools/bin/cargo-deny || cargo install --quiet --locked --root $(CACHE)/tools cargo-deny
 	$(call timed,licences,$(CACHE)/tools/bin/cargo-deny check licenses bans sources)
 
-check:
+check: bounded-cache
 	$(call timed,formatting,cargo fmt --all --check)
 	$(call timed,clippy,cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings)
 	@test -z "$$(cargo tree --workspace -i ring -e normal$(comma)build 2>/dev/null)" || { echo "ring is in the build: aws-lc-rs is the one crypto provider" >&2; exit 1; }
 
-generate: ## CRDs in the chart
+generate: bounded-cache ## CRDs in the chart
 	cargo run $(CARGO_FLAGS) --quiet -p outrigger-crds --bin crdgen
 
 # Tools of the verbs themselves.
 tools: bounded-cache
 	@cargo build $(CARGO_FLAGS) --quiet -p outrigger-e2e --bins
 
+# First of all, so that nothing is emptied that this run has just built.
 bounded-cache:
 	@if [ -d "$(CARGO_TARGET_DIR)" ] && [ "$$(du -sm "$(CARGO_TARGET_DIR)" | cut -f1)" -gt $(CACHE_LIMIT) ]; then \
 		echo "==> $(CARGO_TARGET_DIR) holds more than $(CACHE_LIMIT) MB: emptied"; rm -rf "$(CARGO_TARGET_DIR)"; fi
