@@ -11,7 +11,7 @@ use outrigger_identity::{
 use outrigger_process::{
     health::Health,
     http, identity,
-    kubernetes::client,
+    kubernetes::{client, trust_bundle},
     logs::LogArgs,
     metrics::{self, MetricsArgs},
     privileges,
@@ -82,7 +82,7 @@ impl Args {
         privileges::refuse_root(env.skip_root_check)?;
         let kubeconfig = kubeconfig.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".kube/config")));
         let clients = client::clients(kubeconfig.as_deref(), false).await?;
-        let (identity, renewal) = Identity::new(options(&env)).with_context(|| {
+        let (identity, renewal) = Identity::new(options(&env, clients.calls.clone())).with_context(|| {
             format!(
                 "cannot set up the identity (DAPR_SENTRY_ADDRESS is {:?})",
                 env.sentry_address
@@ -164,14 +164,17 @@ impl Args {
     }
 }
 
-fn options(env: &Environment) -> Options {
+fn options(env: &Environment, client: kube::Client) -> Options {
     Options {
         trust_domain: env.trust_domain.clone(),
         control_plane_namespace: env.namespace.clone(),
         app_id: Service::Injector.app_id().to_owned(),
         namespace: env.namespace.clone(),
         sentry_address: env.sentry_address.clone(),
-        anchors: AnchorSource::File(env.trust_anchors_file.clone()),
+        anchors: AnchorSource::FileOrElse {
+            file: env.trust_anchors_file.clone(),
+            elsewhere: trust_bundle::anchors(client, &env.namespace),
+        },
         // Some managed API servers refuse webhooks that serve Ed25519 certificates.
         key: KeyAlgorithm::Rsa2048,
         kubernetes: true,

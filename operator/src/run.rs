@@ -18,6 +18,7 @@ use outrigger_process::{
     kubernetes::{
         client::{self, Clients},
         lease::{Election, Params},
+        trust_bundle,
     },
     metrics,
     tasks::{Tasks, stop_on_signals},
@@ -208,7 +209,10 @@ impl Operator {
             app_id: Service::Operator.app_id().to_owned(),
             namespace: namespace.clone(),
             sentry_address: system.sentry_address.clone(),
-            anchors: AnchorSource::File(self.trust_anchors_file.clone()),
+            anchors: AnchorSource::FileOrElse {
+                file: self.trust_anchors_file.clone(),
+                elsewhere: trust_bundle::anchors(self.clients.calls.clone(), namespace),
+            },
             // Some managed API servers refuse the webhook's certificate otherwise.
             key: KeyAlgorithm::Rsa2048,
             kubernetes: true,

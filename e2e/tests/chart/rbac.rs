@@ -85,6 +85,7 @@ fn more(first: &str, second: &str, account: &str) -> BTreeSet<String> {
 /// What the operator needs wherever apps are.
 fn operator_rights(scope: &str) -> BTreeSet<String> {
     let mut expected = lines([
+        "dapr-system /configmaps get [dapr-trust-bundle]",
         "dapr-system coordination.k8s.io/leases create",
         "dapr-system coordination.k8s.io/leases get,update [operator.dapr.io]",
     ]);
@@ -117,6 +118,7 @@ fn the_injector() {
             "* /serviceaccounts get",
             "* admissionregistration.k8s.io/mutatingwebhookconfigurations list,patch,watch [dapr-sidecar-injector]",
             "* dapr.io/components list,watch",
+            "dapr-system /configmaps get [dapr-trust-bundle]",
             "dapr-system dapr.io/configurations list,watch",
         ])
     );
@@ -211,6 +213,7 @@ fn a_namespaced_release_has_no_rights_elsewhere() {
         lines([
             "* /serviceaccounts get",
             "* admissionregistration.k8s.io/mutatingwebhookconfigurations list,patch,watch [dapr-sidecar-injector]",
+            "dapr-system /configmaps get [dapr-trust-bundle]",
             "dapr-system dapr.io/components list,watch",
             "dapr-system dapr.io/configurations list,watch",
         ])

@@ -1,6 +1,6 @@
 //! Trust anchors: one set for all trust domains, as upstream has it.
 
-use std::path::PathBuf;
+use std::{fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 
@@ -11,10 +11,36 @@ use crate::{error::Error, pem};
 pub enum AnchorSource {
     /// A PEM file that may appear later and is followed when it changes.
     File(PathBuf),
+    /// As `File`, and while the file is missing another place is asked: the kubelet may take a minute to fill a volume that it
+    /// mounted empty.
+    FileOrElse { file: PathBuf, elsewhere: Elsewhere },
     /// PEM text, for example of an environment variable. Never changes.
     Static(String),
     /// The union of PEM text and a file; the file is followed when it exists and is not waited for.
     StaticAndFile { pem: String, file: PathBuf },
+}
+
+/// Another place that may have the PEM text of the anchors; `None` while it has not.
+#[derive(Clone)]
+pub struct Elsewhere(Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync>);
+
+impl Elsewhere {
+    pub fn new<F: Future<Output = Option<String>> + Send + 'static>(
+        ask: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(move || Box::pin(ask())))
+    }
+
+    /// The anchors there; nothing when there are none, or none that can be read.
+    pub(crate) async fn ask(&self) -> Option<Anchors> {
+        Anchors::from_pem(&(self.0)().await?).ok()
+    }
+}
+
+impl fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Elsewhere")
+    }
 }
 
 /// A set of trust anchors.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    anchors::{AnchorSource, Anchors},
+    anchors::{AnchorSource, Anchors, Elsewhere},
     error::Error,
 };
 
@@ -32,15 +32,21 @@ pub(crate) struct AnchorsFollower {
     fixed: Option<Arc<Anchors>>,
     file: Option<PathBuf>,
     wait_for_file: bool,
+    elsewhere: Option<Elsewhere>,
 }
 
 impl AnchorsFollower {
     /// The set to begin with, which is empty where a file has to be waited for.
     pub(crate) fn new(source: AnchorSource) -> Result<(Arc<Anchors>, Self), Error> {
+        let mut elsewhere = None;
         let (fixed, file, wait_for_file) = match source {
             AnchorSource::Static(pem) => (Some(Arc::new(Anchors::from_pem(&pem)?)), None, false),
             AnchorSource::StaticAndFile { pem, file } => (Some(Arc::new(Anchors::from_pem(&pem)?)), Some(file), false),
             AnchorSource::File(file) => (None, Some(file), true),
+            AnchorSource::FileOrElse { file, elsewhere: other } => {
+                elsewhere = Some(other);
+                (None, Some(file), true)
+            }
         };
         let initial = fixed.clone().unwrap_or_else(|| Arc::new(Anchors::empty()));
         Ok((
@@ -49,6 +55,7 @@ impl AnchorsFollower {
                 fixed,
                 file,
                 wait_for_file,
+                elsewhere,
             },
         ))
     }
@@ -60,6 +67,11 @@ impl AnchorsFollower {
             match read(file) {
                 Ok(anchors) => return Ok(Some(self.with_fixed(anchors))),
                 Err(reason) if self.wait_for_file => {
+                    if let Some(elsewhere) = &self.elsewhere
+                        && let Some(anchors) = elsewhere.ask().await
+                    {
+                        return Ok(Some(self.with_fixed(anchors)));
+                    }
                     let text = format!("waiting for trust anchors: {}: {reason}", file.display());
                     tracing::warn!("{text}");
                     waiting(text);
@@ -180,6 +192,29 @@ mod tests {
         std::fs::write(dir.join(version).join("ca.crt"), pem).unwrap();
         symlink(version, dir.join("..data_tmp")).unwrap();
         std::fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_missing_file_is_made_up_for_from_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let pem = root("elsewhere");
+        let known = pem.clone();
+        let elsewhere = Elsewhere::new(move || std::future::ready(Some(known.clone())));
+        let file = dir.path().join("ca.crt");
+        let source = AnchorSource::FileOrElse {
+            file: file.clone(),
+            elsewhere,
+        };
+        let (_, follower) = AnchorsFollower::new(source.clone()).unwrap();
+        assert_eq!(follower.initial(|_| {}).await.unwrap().unwrap().pem(), pem);
+
+        std::fs::write(&file, root("file")).unwrap();
+        let (_, follower) = AnchorsFollower::new(source).unwrap();
+        assert_ne!(
+            follower.initial(|_| {}).await.unwrap().unwrap().pem(),
+            pem,
+            "the file comes first"
+        );
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ mod tls;
 mod token;
 mod verify;
 
-pub use anchors::{AnchorSource, Anchors};
+pub use anchors::{AnchorSource, Anchors, Elsewhere};
 pub use channel::{anonymous_channel, plain_channel};
 pub use error::{Error, FetchError};
 pub use identity::{Identity, Options};

@@ -2,4 +2,5 @@
 
 pub mod client;
 pub mod lease;
+pub mod trust_bundle;
 pub mod watch;
