@@ -22,7 +22,9 @@ pub enum AnchorSource {
 
 /// Another place that may have the PEM text of the anchors; `None` while it has not.
 #[derive(Clone)]
-pub struct Elsewhere(Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync>);
+pub struct Elsewhere(Arc<dyn Fn() -> Answer + Send + Sync>);
+
+type Answer = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 impl Elsewhere {
     pub fn new<F: Future<Output = Option<String>> + Send + 'static>(
