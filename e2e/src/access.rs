@@ -61,11 +61,6 @@ impl Access {
         command::run(self.kubectl_command(args)).await
     }
 
-    /// Runs `kubectl apply -f -` on manifests and returns what it printed.
-    pub async fn apply(&self, manifests: &str) -> Result<String, command::Error> {
-        command::run_with_input(self.kubectl_command(["apply", "-f", "-"]), Some(manifests)).await
-    }
-
     /// Runs `kubectl apply` on a file, in a namespace.
     pub async fn apply_in(&self, namespace: &str, file: &Path) -> Result<String, command::Error> {
         let mut command = self.kubectl_command(["apply", "-n", namespace, "-f"]);

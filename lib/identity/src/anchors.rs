@@ -142,10 +142,11 @@ impl PartialEq for Anchors {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn root(name: &str) -> String {
+    /// PEM of a new self-signed authority.
+    pub(crate) fn root(name: &str) -> String {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();

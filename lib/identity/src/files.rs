@@ -176,15 +176,8 @@ fn watch_folder(file: &Path, events: watch::Sender<()>) -> Option<RecommendedWat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::anchors::tests::root;
     use std::os::unix::fs::symlink;
-
-    fn root(name: &str) -> String {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let mut params = rcgen::CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::OrganizationName, name);
-        params.self_signed(&key).unwrap().pem()
-    }
 
     /// A folder as the kubelet lays it out.
     fn mount(dir: &Path, version: &str, pem: &str) {

@@ -40,11 +40,6 @@ impl Svid {
         &self.id
     }
 
-    /// Leaf first, then the issuer chain, without the root.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.certified.cert
-    }
-
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
