@@ -20,7 +20,7 @@ use outrigger_process::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::{Cluster, accounts, components, configuration},
+    cluster::{Cluster, accounts, components, configuration, version},
     environment::Environment,
     metrics::Metrics,
     registration::Registration,
@@ -126,6 +126,10 @@ impl Args {
         tasks.spawn("configuration", {
             let configuration = configuration::follow(clients.clone(), env.namespace.clone(), cluster.clone());
             until(stop.clone(), configuration)
+        });
+        tasks.spawn("version", {
+            let version = version::follow(clients.calls.clone(), cluster.clone());
+            until(stop.clone(), version)
         });
         tasks.spawn(
             "components",

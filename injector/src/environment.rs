@@ -51,10 +51,14 @@ pub struct Environment {
     pub read_only_root_filesystem: bool,
     /// `SIDECAR_DROP_ALL_CAPABILITIES`
     pub drop_all_capabilities: bool,
+    /// `SIDECAR_SECCOMP_PROFILE_TYPE`: upstream has only the annotation.
+    pub seccomp_profile_type: String,
     /// `ENABLE_K8S_DOWNWARD_APIS`
     pub downward_apis: bool,
     /// `NATIVE_SIDECAR_ENABLED`
     pub native_sidecar: bool,
+    /// `STRICT_ANNOTATIONS`: upstream has no such mode.
+    pub strict: bool,
     /// `DAPR_COMPONENT_SOCKETS_FOLDER`
     pub component_sockets_folder: String,
 }
@@ -155,8 +159,10 @@ impl Environment {
             run_as_group: integer("SIDECAR_RUN_AS_GROUP")?,
             read_only_root_filesystem: truthy_default_true(text("SIDECAR_READ_ONLY_ROOT_FILESYSTEM")),
             drop_all_capabilities: truthy(text("SIDECAR_DROP_ALL_CAPABILITIES")),
+            seccomp_profile_type: text("SIDECAR_SECCOMP_PROFILE_TYPE").to_owned(),
             downward_apis: truthy(text("ENABLE_K8S_DOWNWARD_APIS")),
             native_sidecar: truthy(text("NATIVE_SIDECAR_ENABLED")),
+            strict: truthy(text("STRICT_ANNOTATIONS")),
             component_sockets_folder: get("DAPR_COMPONENT_SOCKETS_FOLDER")
                 .unwrap_or("/tmp/dapr-components-sockets")
                 .to_owned(),

@@ -52,6 +52,9 @@ pub struct Container {
     pub env: Vec<Named>,
     #[serde(deserialize_with = "or_default")]
     pub volume_mounts: Vec<Mount>,
+    /// Of init containers only: `Always` makes one a native sidecar.
+    #[serde(deserialize_with = "or_default")]
+    pub restart_policy: String,
 }
 
 /// An element of a list, of which only the name matters: volumes, environment variables.

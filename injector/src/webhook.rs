@@ -1,6 +1,7 @@
 //! The webhook over HTTP: reads a review, has it decided, writes the answer.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -87,6 +88,7 @@ impl Webhook {
                         uid: broken.uid,
                         answer: Answer::Denied(broken.error.to_string()),
                         warnings: Vec::new(),
+                        audit: BTreeMap::new(),
                     },
                     "",
                 );
@@ -106,6 +108,7 @@ impl Webhook {
             },
         );
         log(&request, &decision);
+        let audit = decision.audit();
         metrics.outcome(decision.outcome, &decision.app_id);
         self.encode(
             &Reply {
@@ -116,6 +119,7 @@ impl Webhook {
                 uid: request.uid,
                 answer: decision.answer,
                 warnings: warnings::fit(decision.warnings),
+                audit,
             },
             &decision.app_id,
         )

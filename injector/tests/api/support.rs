@@ -98,13 +98,17 @@ pub(crate) struct Injector {
 impl Injector {
     /// Serves as the process does, with a certificate of its own authority.
     pub(crate) async fn start(cluster: Cluster) -> Self {
+        Self::start_with(cluster, &defaults()).await
+    }
+
+    pub(crate) async fn start_with(cluster: Cluster, variables: &HashMap<String, String>) -> Self {
         let authority = Authority::new();
         let anchors = authority.anchors();
         let source = AnchorSource::Static(anchors.pem().to_owned());
         let (identity, renewal) = Identity::with_issuer(source, KeyAlgorithm::Rsa2048, Arc::new(authority)).unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(renewal.run(|_| {}, stop.clone()));
-        let env = environment();
+        let env = Environment::parse(variables).unwrap();
         let settings = Settings::new(&env, "cluster.local", true, true);
         let registry = Registry::new();
         let webhook = Webhook::new(
@@ -129,14 +133,36 @@ impl Injector {
     }
 }
 
-fn environment() -> Environment {
+/// As the chart sets them by default, but for the actors, which upstream has on.
+const CHART: [(&str, &str); 13] = [
+    ("DAPR_CONTROL_PLANE_TRUST_DOMAIN", "cluster.local"),
+    ("KUBE_CLUSTER_DOMAIN", "cluster.local"),
+    ("SIDECAR_IMAGE", "localhost/outrigger/daprd:1"),
+    ("SIDECAR_IMAGE_PULL_POLICY", "IfNotPresent"),
+    ("SIDECAR_RUN_AS_NON_ROOT", "true"),
+    ("SIDECAR_DROP_ALL_CAPABILITIES", "true"),
+    ("SIDECAR_SECCOMP_PROFILE_TYPE", "RuntimeDefault"),
+    ("SIDECAR_READ_ONLY_ROOT_FILESYSTEM", "true"),
+    ("NATIVE_SIDECAR_ENABLED", "false"),
+    ("NAMESPACE", "dapr-system"),
+    ("ACTORS_ENABLED", "true"),
+    ("ACTORS_SERVICE_NAME", "placement"),
+    ("ACTORS_SERVICE_ADDRESS", "dapr-placement-server:50005"),
+];
+
+/// The environment as the chart sets it.
+pub(crate) fn chart() -> HashMap<String, String> {
+    CHART.map(|(key, value)| (key.into(), value.into())).into()
+}
+
+/// No more of an environment than is required.
+pub(crate) fn defaults() -> HashMap<String, String> {
     let variables = [
         ("SIDECAR_IMAGE", "daprd:1"),
         ("NAMESPACE", "dapr-system"),
         ("KUBE_CLUSTER_DOMAIN", "cluster.local"),
     ];
-    let variables: HashMap<String, String> = variables.map(|(key, value)| (key.into(), value.into())).into();
-    Environment::parse(&variables).unwrap()
+    variables.map(|(key, value)| (key.into(), value.into())).into()
 }
 
 /// A running registration task. Ends when it is dropped.
