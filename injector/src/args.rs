@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use outrigger_core::{cluster_domain, control_plane::Service};
 use outrigger_identity::{
-    AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options, token_is_mounted,
+    AnchorSource, ClientAuth, Expect, Identity, KeyAlgorithm, Limits, Listener, Options, token_is_mounted,
 };
 use outrigger_process::{
     health::Health,
@@ -23,6 +23,7 @@ use crate::{
     cluster::{Cluster, accounts, components, configuration, version},
     environment::Environment,
     metrics::Metrics,
+    refusals::{Refusals, Teller},
     registration::Registration,
     serve,
     settings::Settings,
@@ -94,11 +95,16 @@ impl Args {
         let injector_metrics = Metrics::new(&registry)?;
         let cluster = Cluster::default();
         let settings = Settings::new(&env, &cluster_domain(&env), scheduler_enabled, token_is_mounted());
+        let operator = Service::Operator.spiffe_id(&env.trust_domain, &env.namespace)?;
+        let operator = identity.channel(&settings.operator_address, Expect::Id(operator))?;
+        let (refusals, queue) = Refusals::new(injector_metrics.clone());
+        let teller = Teller::new(queue, operator, injector_metrics.clone());
         let webhook = Webhook::new(
             settings,
             env.allowed.clone(),
             cluster.clone(),
             identity.anchors(),
+            refusals,
             injector_metrics.clone(),
         );
         let registration = Registration {
@@ -127,6 +133,7 @@ impl Args {
             let configuration = configuration::follow(clients.clone(), env.namespace.clone(), cluster.clone());
             until(stop.clone(), configuration)
         });
+        tasks.spawn("refusals", until(stop.clone(), teller.run()));
         tasks.spawn("version", {
             let version = version::follow(clients.calls.clone(), cluster.clone());
             until(stop.clone(), version)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use outrigger_core::app_id;
+use outrigger_proto::outrigger::operator::v1::{Owner, Refusal};
 
 use crate::{
     annotations as key,
@@ -34,6 +35,8 @@ pub struct Decision {
     /// The annotation, else the pod's name, else empty: what upstream labels its metrics with.
     pub app_id: String,
     pub warnings: Vec<String>,
+    /// What the operator is told of a pod that gets no sidecar.
+    pub refusal: Option<Refusal>,
 }
 
 impl Decision {
@@ -43,16 +46,20 @@ impl Decision {
         if !about_us {
             return BTreeMap::new();
         }
-        let message = match &self.answer {
-            Answer::Denied(message) => message.clone(),
-            _ => warnings::fit(self.warnings.clone()).join("; "),
-        };
         let all = [
             ("outcome", self.outcome.name().to_owned()),
             ("app-id", self.app_id.clone()),
-            ("message", message),
+            ("message", self.message()),
         ];
         all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    /// All that there is to say to the pod's creator.
+    fn message(&self) -> String {
+        match &self.answer {
+            Answer::Denied(message) => message.clone(),
+            _ => warnings::fit(self.warnings.clone()).join("; "),
+        }
     }
 }
 
@@ -86,12 +93,21 @@ pub enum Outcome {
 
 /// Decides a review.
 pub fn decide(request: &Request<'_>, context: Context<'_>) -> Decision {
-    let decision = judge(request, context);
-    if context.settings.strict {
-        strictly(decision)
-    } else {
-        decision
+    if request.kind.kind != "Pod" {
+        return plain(Answer::Allowed, Outcome::NotAPod, String::new());
     }
+    let pod = match request.object {
+        Some(object) => Pod::decode(object.get()).map_err(|error| error.to_string()),
+        None => Err("the object is empty".to_owned()),
+    };
+    let mut decision = judge(&pod, request, context);
+    if context.settings.strict {
+        decision = strictly(decision);
+    }
+    if let (Ok(pod), false) = (&pod, request.dry_run) {
+        decision.refusal = refusal(pod, &request.namespace, &decision);
+    }
+    decision
 }
 
 /// What is warned of otherwise is denied in strict mode, with the same sentences.
@@ -99,25 +115,43 @@ fn strictly(decision: Decision) -> Decision {
     if decision.warnings.is_empty() || matches!(decision.answer, Answer::Denied(_)) {
         return decision;
     }
-    Decision {
-        answer: Answer::Denied(warnings::fit(decision.warnings).join("; ")),
-        outcome: Outcome::Denied,
-        app_id: decision.app_id,
-        warnings: Vec::new(),
-    }
+    plain(
+        Answer::Denied(warnings::fit(decision.warnings).join("; ")),
+        Outcome::Denied,
+        decision.app_id,
+    )
 }
 
-fn judge(request: &Request<'_>, context: Context<'_>) -> Decision {
-    if request.kind.kind != "Pod" {
-        return plain(Answer::Allowed, Outcome::NotAPod, String::new());
-    }
-    // What cannot be decoded counts as enabled, so that the requester is told.
-    let pod = match request.object {
-        Some(object) => Pod::decode(object.get()).map_err(|error| error.to_string()),
-        None => Err("the object is empty".to_owned()),
+/// Who asked for a sidecar, or seems to have, and gets none.
+fn refusal(pod: &Pod, namespace: &str, decision: &Decision) -> Option<Refusal> {
+    let reason = match decision.outcome {
+        Outcome::Injected | Outcome::NotAPod => return None,
+        Outcome::NotEnabled | Outcome::AlreadyInjected if decision.warnings.is_empty() => return None,
+        Outcome::NotEnabled => "SidecarNotEnabled",
+        Outcome::AlreadyInjected => "ContainerNamedDaprd",
+        Outcome::NotAllowed => "CreatorNotAllowed",
+        Outcome::Denied => "PodDenied",
     };
+    Some(Refusal {
+        namespace: namespace.to_owned(),
+        pod: pod.metadata.name.clone(),
+        generate_name: pod.metadata.generate_name.clone(),
+        owner: pod.controller().map(|owner| Owner {
+            api_version: owner.api_version.clone(),
+            kind: owner.kind.clone(),
+            name: owner.name.clone(),
+            uid: owner.uid.clone(),
+        }),
+        reason: reason.to_owned(),
+        message: decision.message(),
+        denied: decision.outcome == Outcome::Denied,
+    })
+}
+
+fn judge(pod: &Result<Pod, String>, request: &Request<'_>, context: Context<'_>) -> Decision {
+    // What cannot be decoded counts as enabled, so that the requester is told.
     let label = pod.as_ref().map(metric_label).unwrap_or_default();
-    if let Ok(pod) = &pod
+    if let Ok(pod) = pod
         && !is_enabled(pod)
     {
         return Decision {
@@ -136,7 +170,7 @@ fn judge(request: &Request<'_>, context: Context<'_>) -> Decision {
         };
     }
     match pod {
-        Ok(pod) => inject(&pod, &request.namespace, context, label),
+        Ok(pod) => inject(pod, &request.namespace, context, label),
         Err(error) => plain(
             Answer::Denied(format!("could not unmarshal raw object: {error}")),
             Outcome::Denied,
@@ -213,6 +247,7 @@ fn plain(answer: Answer, outcome: Outcome, app_id: String) -> Decision {
         outcome,
         app_id,
         warnings: Vec::new(),
+        refusal: None,
     }
 }
 

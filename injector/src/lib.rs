@@ -13,6 +13,7 @@ pub mod glob;
 pub mod metrics;
 pub mod patch;
 pub mod pod;
+pub mod refusals;
 pub mod registration;
 pub mod review;
 pub mod serve;

@@ -42,6 +42,9 @@ pub struct Request<'a> {
     pub operation: String,
     #[serde(deserialize_with = "or_default")]
     pub user_info: Requester,
+    /// Nothing will be stored.
+    #[serde(deserialize_with = "or_default")]
+    pub dry_run: bool,
     #[serde(borrow)]
     pub object: Option<&'a RawValue>,
 }

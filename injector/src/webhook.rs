@@ -23,6 +23,7 @@ use crate::{
     cluster::Cluster,
     decision::{self, Context, Decision, Outcome},
     metrics::{Failure, Metrics},
+    refusals::Refusals,
     review::{self, Answer, Reply, Types},
     settings::Settings,
     warnings,
@@ -44,6 +45,7 @@ struct Shared {
     allowed: Allowed,
     cluster: Cluster,
     anchors: watch::Receiver<Arc<Anchors>>,
+    refusals: Refusals,
     metrics: Metrics,
 }
 
@@ -53,6 +55,7 @@ impl Webhook {
         allowed: Allowed,
         cluster: Cluster,
         anchors: watch::Receiver<Arc<Anchors>>,
+        refusals: Refusals,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -61,6 +64,7 @@ impl Webhook {
                 allowed,
                 cluster,
                 anchors,
+                refusals,
                 metrics,
             }),
         }
@@ -110,6 +114,9 @@ impl Webhook {
         log(&request, &decision);
         let audit = decision.audit();
         metrics.outcome(decision.outcome, &decision.app_id);
+        if let Some(refusal) = decision.refusal {
+            self.shared.refusals.tell(refusal);
+        }
         self.encode(
             &Reply {
                 types: Types {

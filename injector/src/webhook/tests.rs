@@ -2,8 +2,10 @@
 
 use axum::http::Method;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use outrigger_proto::outrigger::operator::v1::Refusal;
 use prometheus::Registry;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 use super::*;
@@ -11,6 +13,7 @@ use crate::patch::tests::settings;
 
 struct Server {
     router: Router,
+    told: mpsc::Receiver<Refusal>,
     registry: Registry,
 }
 
@@ -28,8 +31,10 @@ impl Server {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         let allowed = Allowed::new(&[]).unwrap();
-        let webhook = Webhook::new(settings(), allowed, Cluster::default(), anchors, metrics);
+        let (refusals, told) = Refusals::new(metrics.clone());
+        let webhook = Webhook::new(settings(), allowed, Cluster::default(), anchors, refusals, metrics);
         Self {
+            told,
             router: webhook.router(),
             registry,
         }
@@ -202,4 +207,56 @@ async fn undecodable_reviews_are_denied() {
             .metrics()
             .contains("failed_total{app_id=\"\",reason=\"patch\"} 2")
     );
+}
+
+#[tokio::test]
+async fn the_operator_is_told_of_pods_without_a_sidecar_and_only_of_real_ones() {
+    let mut server = Server::new();
+    let review = |user: &str, dry_run: bool, annotations: Value| {
+        json!({"request": {
+            "uid": "u", "kind": {"kind": "Pod"}, "namespace": "shop", "dryRun": dry_run, "userInfo": {"username": user},
+            "object": {"metadata": {
+                "generateName": "cart-", "annotations": annotations,
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Tenant", "name": "t", "uid": "0"},
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "cart", "uid": "1", "controller": true},
+                ]}, "spec": {"containers": [{"name": "main"}]}},
+        }})
+        .to_string()
+    };
+    let controller = "system:serviceaccount:kube-system:replicaset-controller";
+    let good = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "cart"});
+    for (user, dry_run, annotations, expected) in [
+        (controller, false, good.clone(), None),
+        (controller, false, json!({"dapr.io/enabled": "false"}), None),
+        ("jane", true, good.clone(), None),
+        ("jane", false, good, Some(("CreatorNotAllowed", false))),
+        (
+            controller,
+            false,
+            json!({"dapr.io/enabled": "yes"}),
+            Some(("SidecarNotEnabled", false)),
+        ),
+        (
+            controller,
+            false,
+            json!({"dapr.io/enabled": "true"}),
+            Some(("PodDenied", true)),
+        ),
+    ] {
+        server.post(review(user, dry_run, annotations)).await;
+        let told = server.told.try_recv().ok();
+        assert_eq!(
+            told.as_ref().map(|refusal| (&*refusal.reason, refusal.denied)),
+            expected
+        );
+        if let Some(refusal) = told {
+            assert_eq!(
+                (&*refusal.namespace, &*refusal.pod, &*refusal.generate_name),
+                ("shop", "", "cart-")
+            );
+            assert_eq!(refusal.owner.unwrap().uid, "1");
+            assert!(!refusal.message.is_empty());
+        }
+    }
 }

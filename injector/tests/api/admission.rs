@@ -66,7 +66,7 @@ async fn served_with(
     variables: &HashMap<String, String>,
     probe: &Value,
 ) -> (Injector, Registered) {
-    let injector = Injector::start_with(mtls(), variables).await;
+    let injector = Injector::start(mtls(), variables).await;
     install(client, &injector.url, namespace).await;
     let registered = Registered::start(client, injector.anchors.clone());
     registered.ready().await;
@@ -255,7 +255,7 @@ async fn injected_pods_are_admitted_where_pod_security_is_restricted() {
         ("SIDECAR_DROP_ALL_CAPABILITIES".into(), "false".into()),
         ("SIDECAR_SECCOMP_PROFILE_TYPE".into(), String::new()),
     ]);
-    let injector = Injector::start_with(mtls(), &upstream).await;
+    let injector = Injector::start(mtls(), &upstream).await;
     install(&client, &injector.url, &namespace).await;
     let registered = Registered::start(&client, injector.anchors.clone());
     registered.ready().await;

@@ -94,7 +94,7 @@ async fn injector(
 ) -> (Injector, Registered) {
     let mut env = chart();
     env.extend(variables.clone());
-    let injector = Injector::start_with(cluster.clone(), &env).await;
+    let injector = Injector::start(cluster.clone(), &env).await;
     install(client, &injector.url, namespace).await;
     let registered = Registered::start(client, injector.anchors.clone());
     registered.ready().await;

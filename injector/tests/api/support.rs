@@ -15,8 +15,8 @@ use outrigger_identity::{
     SigningRequest,
 };
 use outrigger_injector::{
-    cluster::Cluster, environment::Environment, metrics::Metrics, registration::Registration, serve,
-    settings::Settings, webhook::Webhook,
+    cluster::Cluster, environment::Environment, metrics::Metrics, refusals::Refusals, registration::Registration,
+    serve, settings::Settings, webhook::Webhook,
 };
 use outrigger_process::{health::Health, kubernetes::client::Clients};
 use prometheus::Registry;
@@ -97,11 +97,7 @@ pub(crate) struct Injector {
 
 impl Injector {
     /// Serves as the process does, with a certificate of its own authority.
-    pub(crate) async fn start(cluster: Cluster) -> Self {
-        Self::start_with(cluster, &defaults()).await
-    }
-
-    pub(crate) async fn start_with(cluster: Cluster, variables: &HashMap<String, String>) -> Self {
+    pub(crate) async fn start(cluster: Cluster, variables: &HashMap<String, String>) -> Self {
         let authority = Authority::new();
         let anchors = authority.anchors();
         let source = AnchorSource::Static(anchors.pem().to_owned());
@@ -111,13 +107,10 @@ impl Injector {
         let env = Environment::parse(variables).unwrap();
         let settings = Settings::new(&env, "cluster.local", true, true);
         let registry = Registry::new();
-        let webhook = Webhook::new(
-            settings,
-            env.allowed,
-            cluster,
-            identity.anchors(),
-            Metrics::new(&registry).unwrap(),
-        );
+        let metrics = Metrics::new(&registry).unwrap();
+        let (refusals, _) = Refusals::new(metrics.clone());
+        let anchors_of = identity.anchors();
+        let webhook = Webhook::new(settings, env.allowed, cluster, anchors_of, refusals, metrics);
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/mutate", tcp.local_addr().unwrap());
         identity.ready().await;
