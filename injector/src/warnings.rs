@@ -109,7 +109,7 @@ pub fn of_pod(pod: &Pod, sidecar: &Sidecar<'_>) -> Vec<String> {
     warnings
 }
 
-fn of_value(Annotation { key, kind }: Annotation, value: &str) -> Vec<String> {
+fn of_value(Annotation { key, kind, .. }: Annotation, value: &str) -> Vec<String> {
     let ignored = |expected: &str| vec![format!("annotation {key}: {value:?} is not {expected}; it is ignored")];
     let passed_on = |expected: String| {
         vec![format!(
