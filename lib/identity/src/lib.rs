@@ -5,13 +5,17 @@
 
 mod anchors;
 mod channel;
+mod directory;
 mod error;
 mod files;
 mod identity;
+mod jwt;
 mod key;
 pub mod listener;
+mod metrics;
 pub mod pem;
 mod renewal;
+mod schedule;
 mod sentry;
 mod socket;
 mod svid;
@@ -23,8 +27,10 @@ pub use anchors::{AnchorSource, Anchors, Elsewhere};
 pub use channel::{anonymous_channel, plain_channel};
 pub use error::{Error, FetchError};
 pub use identity::{Identity, Options};
+pub use jwt::{JwtError, JwtSvid, JwtUnavailable};
 pub use key::KeyAlgorithm;
 pub use listener::{Limits, Listener, Peer};
+pub use metrics::Metrics;
 pub use renewal::{Renewal, Status};
 pub use sentry::{Issued, Issuer, SigningRequest};
 pub use svid::Svid;

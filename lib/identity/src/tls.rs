@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rustls::{
-    ClientConfig, ServerConfig, crypto::CryptoProvider, server::NoServerSessionStorage, sign::SingleCertAndKey,
+    ClientConfig, ServerConfig,
+    crypto::CryptoProvider,
+    server::NoServerSessionStorage,
+    sign::{SigningKey, SingleCertAndKey},
 };
+use rustls_pki_types::PrivateKeyDer;
 
 use crate::{
     anchors::Anchors,
@@ -16,6 +20,11 @@ use crate::{
 /// The one place that names a crypto library.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A key of any kind that sentry signs for.
+pub(crate) fn signing_key(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+    rustls::crypto::aws_lc_rs::sign::any_supported_type(key)
 }
 
 /// What a server asks of its clients.

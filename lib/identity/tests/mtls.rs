@@ -67,6 +67,7 @@ impl Issuer for TestAuthority {
         let leaf = params.signed_by(&csr.public_key, &issuer).unwrap();
         Box::pin(std::future::ready(Ok(Issued {
             chain: leaf.pem().into_bytes(),
+            ..Issued::default()
         })))
     }
 

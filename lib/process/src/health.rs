@@ -12,6 +12,8 @@ use crate::http;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Condition {
     Ready,
+    /// Ready, but not for long if nobody does anything.
+    Warning(String),
     NotReady(String),
 }
 
@@ -41,23 +43,36 @@ impl Health {
 
     pub fn is_ready(&self) -> bool {
         let targets = self.targets.read();
-        !targets.is_empty() && targets.values().all(|condition| *condition == Condition::Ready)
+        let waits = |condition: &Condition| matches!(condition, Condition::NotReady(_));
+        !targets.is_empty() && !targets.values().any(waits)
     }
 
     /// Names and reasons of what is not ready yet, for people who ask why.
     pub fn missing(&self) -> Vec<(&'static str, String)> {
+        self.reasons(|condition| match condition {
+            Condition::NotReady(reason) => Some(reason),
+            Condition::Ready | Condition::Warning(_) => None,
+        })
+    }
+
+    /// Names and reasons of what is ready and will not stay so by itself.
+    pub fn warnings(&self) -> Vec<(&'static str, String)> {
+        self.reasons(|condition| match condition {
+            Condition::Warning(reason) => Some(reason),
+            Condition::Ready | Condition::NotReady(_) => None,
+        })
+    }
+
+    fn reasons(&self, pick: impl Fn(&Condition) -> Option<&String>) -> Vec<(&'static str, String)> {
         let targets = self.targets.read();
         targets
             .iter()
-            .filter_map(|(name, condition)| match condition {
-                Condition::Ready => None,
-                Condition::NotReady(reason) => Some((*name, reason.clone())),
-            })
+            .filter_map(|(name, condition)| Some((*name, pick(condition)?.clone())))
             .collect()
     }
 
     /// `/healthz` as upstream serves it: 200 or 503 with an empty body. `/livez` says only that the process runs.
-    /// `/healthz/detail` lists what is missing, a line each.
+    /// `/healthz/detail` lists what is missing, and warnings, a line each.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/healthz", any(healthz))
@@ -84,6 +99,11 @@ impl Target {
         self.set(Condition::Ready);
     }
 
+    /// Ready, with something that people should know before it is too late.
+    pub fn warn(&self, reason: impl Into<String>) {
+        self.set(Condition::Warning(reason.into()));
+    }
+
     /// Withdraws readiness; `reason` is shown to people.
     pub fn not_ready(&self, reason: impl Into<String>) {
         self.set(Condition::NotReady(reason.into()));
@@ -94,6 +114,9 @@ impl Target {
         if previous.as_ref() != Some(&condition) {
             match condition {
                 Condition::Ready => tracing::debug!(target = self.name, "health target is ready"),
+                Condition::Warning(reason) => {
+                    tracing::debug!(target = self.name, reason, "health target is ready, with a warning");
+                }
                 Condition::NotReady(reason) => {
                     tracing::debug!(target = self.name, reason, "health target is not ready");
                 }
@@ -111,11 +134,15 @@ async fn healthz(State(health): State<Health>) -> StatusCode {
 }
 
 async fn detail(State(health): State<Health>) -> (StatusCode, String) {
-    let lines: String = health
+    let missing = health
         .missing()
+        .into_iter()
+        .map(|(name, reason)| format!("{name}: {reason}\n"));
+    let warnings = health.warnings();
+    let warnings = warnings
         .iter()
-        .map(|(name, reason)| format!("{name}: {reason}\n"))
-        .collect();
+        .map(|(name, reason)| format!("{name}: warning: {reason}\n"));
+    let lines: String = missing.chain(warnings).collect();
     (healthz(State(health)).await, lines)
 }
 
@@ -135,5 +162,16 @@ mod tests {
         assert!(health.is_ready());
         b.not_ready("certificate expired");
         assert_eq!(health.missing(), [("b", "certificate expired".to_owned())]);
+    }
+
+    #[test]
+    fn a_warning_stays_ready() {
+        let health = Health::default();
+        let target = health.target("a");
+        target.warn("the certificate expires soon");
+        assert!(health.is_ready() && health.missing().is_empty());
+        assert_eq!(health.warnings(), [("a", "the certificate expires soon".to_owned())]);
+        target.ready();
+        assert!(health.warnings().is_empty());
     }
 }
