@@ -12,9 +12,15 @@ use crate::http;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Condition {
     Ready,
-    /// Ready, but not for long if nobody does anything.
+    /// Ready, with something that people should look at.
     Warning(String),
     NotReady(String),
+}
+
+impl Condition {
+    fn is_ready(&self) -> bool {
+        !matches!(self, Self::NotReady(_))
+    }
 }
 
 /// The process's health; clones share it.
@@ -43,36 +49,35 @@ impl Health {
 
     pub fn is_ready(&self) -> bool {
         let targets = self.targets.read();
-        let waits = |condition: &Condition| matches!(condition, Condition::NotReady(_));
-        !targets.is_empty() && !targets.values().any(waits)
+        !targets.is_empty() && targets.values().all(Condition::is_ready)
     }
 
     /// Names and reasons of what is not ready yet, for people who ask why.
     pub fn missing(&self) -> Vec<(&'static str, String)> {
-        self.reasons(|condition| match condition {
-            Condition::NotReady(reason) => Some(reason),
-            Condition::Ready | Condition::Warning(_) => None,
-        })
-    }
-
-    /// Names and reasons of what is ready and will not stay so by itself.
-    pub fn warnings(&self) -> Vec<(&'static str, String)> {
-        self.reasons(|condition| match condition {
-            Condition::Warning(reason) => Some(reason),
-            Condition::Ready | Condition::NotReady(_) => None,
-        })
-    }
-
-    fn reasons(&self, pick: impl Fn(&Condition) -> Option<&String>) -> Vec<(&'static str, String)> {
         let targets = self.targets.read();
         targets
             .iter()
-            .filter_map(|(name, condition)| Some((*name, pick(condition)?.clone())))
+            .filter_map(|(name, condition)| match condition {
+                Condition::Ready | Condition::Warning(_) => None,
+                Condition::NotReady(reason) => Some((*name, reason.clone())),
+            })
+            .collect()
+    }
+
+    /// What people should look at although it is ready.
+    pub fn warnings(&self) -> Vec<(&'static str, String)> {
+        let targets = self.targets.read();
+        targets
+            .iter()
+            .filter_map(|(name, condition)| match condition {
+                Condition::Warning(warning) => Some((*name, warning.clone())),
+                Condition::Ready | Condition::NotReady(_) => None,
+            })
             .collect()
     }
 
     /// `/healthz` as upstream serves it: 200 or 503 with an empty body. `/livez` says only that the process runs.
-    /// `/healthz/detail` lists what is missing, and warnings, a line each.
+    /// `/healthz/detail` lists what is missing and what to look at, a line each.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/healthz", any(healthz))
@@ -99,9 +104,9 @@ impl Target {
         self.set(Condition::Ready);
     }
 
-    /// Ready, with something that people should know before it is too late.
-    pub fn warn(&self, reason: impl Into<String>) {
-        self.set(Condition::Warning(reason.into()));
+    /// Ready, but `warning` is shown to people.
+    pub fn ready_with_warning(&self, warning: impl Into<String>) {
+        self.set(Condition::Warning(warning.into()));
     }
 
     /// Withdraws readiness; `reason` is shown to people.
@@ -113,9 +118,8 @@ impl Target {
         let previous = self.health.targets.write().insert(self.name, condition.clone());
         if previous.as_ref() != Some(&condition) {
             match condition {
-                Condition::Ready => tracing::debug!(target = self.name, "health target is ready"),
-                Condition::Warning(reason) => {
-                    tracing::debug!(target = self.name, reason, "health target is ready, with a warning");
+                Condition::Ready | Condition::Warning(_) => {
+                    tracing::debug!(target = self.name, "health target is ready")
                 }
                 Condition::NotReady(reason) => {
                     tracing::debug!(target = self.name, reason, "health target is not ready");
@@ -138,10 +142,10 @@ async fn detail(State(health): State<Health>) -> (StatusCode, String) {
         .missing()
         .into_iter()
         .map(|(name, reason)| format!("{name}: {reason}\n"));
-    let warnings = health.warnings();
-    let warnings = warnings
-        .iter()
-        .map(|(name, reason)| format!("{name}: warning: {reason}\n"));
+    let warnings = health
+        .warnings()
+        .into_iter()
+        .map(|(name, warning)| format!("{name}: warning: {warning}\n"));
     let lines: String = missing.chain(warnings).collect();
     (healthz(State(health)).await, lines)
 }
@@ -160,18 +164,10 @@ mod tests {
         assert_eq!(health.missing(), [("b", "starting".to_owned())]);
         b.ready();
         assert!(health.is_ready());
+        b.ready_with_warning("certificate expires soon");
+        assert!(health.is_ready());
+        assert_eq!(health.warnings(), [("b", "certificate expires soon".to_owned())]);
         b.not_ready("certificate expired");
         assert_eq!(health.missing(), [("b", "certificate expired".to_owned())]);
-    }
-
-    #[test]
-    fn a_warning_stays_ready() {
-        let health = Health::default();
-        let target = health.target("a");
-        target.warn("the certificate expires soon");
-        assert!(health.is_ready() && health.missing().is_empty());
-        assert_eq!(health.warnings(), [("a", "the certificate expires soon".to_owned())]);
-        target.ready();
-        assert!(health.warnings().is_empty());
     }
 }

@@ -3,6 +3,7 @@
 mod expected;
 mod insecure;
 mod kubernetes;
+mod pod;
 mod token;
 
 pub(crate) use kubernetes::KubernetesValidator;
