@@ -65,13 +65,14 @@ impl FetchError {
         }
     }
 
-    /// Whether the same request may be answered in a moment. Upstream retries these and no others.
+    /// Whether the same request may be answered in a moment. Upstream retries these and no others; its own deadline has another
+    /// code there.
     pub(crate) fn is_transient(&self) -> bool {
         use tonic::Code;
         matches!(
             self,
             Self::Sign {
-                code: Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded,
+                code: Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled,
                 ..
             }
         )

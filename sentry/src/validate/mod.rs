@@ -105,6 +105,14 @@ fn check_request(request: &SignCertificateRequest) -> Result<TrustDomain, Refusa
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    pub(crate) fn token(text: &str) {
+        let _ = super::token::bound_pod(text);
+        let _ = super::token::service_account(text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,7 +81,8 @@ impl Requester {
             };
             let again = matches!(
                 status.code(),
-                Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
+                // The last is how tonic reports the deadline.
+                Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled
             );
             ensure!(again && *retries + 1 < TRIES, "{status} after {retries} retries");
             *retries += 1;
