@@ -304,7 +304,8 @@ pub(crate) mod tests {
 
     #[test]
     fn refuses_with_the_reason() {
-        let refusals: [(fn(&mut Value, &mut Value), &str); 12] = [
+        type Change = fn(&mut Value, &mut Value);
+        let refusals: [(Change, &str); 12] = [
             (|h, _| h["alg"] = json!("EdDSA"), "EdDSA"),
             (|h, _| h["alg"] = json!("none"), "none"),
             (|h, _| h["alg"] = json!("HS256"), "HS256"),

@@ -119,7 +119,7 @@ impl Target {
         if previous.as_ref() != Some(&condition) {
             match condition {
                 Condition::Ready | Condition::Warning(_) => {
-                    tracing::debug!(target = self.name, "health target is ready")
+                    tracing::debug!(target = self.name, "health target is ready");
                 }
                 Condition::NotReady(reason) => {
                     tracing::debug!(target = self.name, reason, "health target is not ready");

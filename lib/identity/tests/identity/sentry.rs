@@ -332,7 +332,11 @@ async fn each_kind_of_failure_is_reported_and_counted_and_heals() {
     let mut counted: HashMap<String, f64> = HashMap::new();
     for family in registry.gather() {
         for metric in family.get_metric() {
-            let labels: Vec<_> = metric.get_label().iter().map(|label| label.value()).collect();
+            let labels: Vec<_> = metric
+                .get_label()
+                .iter()
+                .map(prometheus::proto::LabelPair::value)
+                .collect();
             let value = metric.get_counter().get_value() + metric.get_gauge().get_value();
             counted.insert(format!("{} {}", family.name(), labels.join(" ")), value);
         }
