@@ -20,6 +20,7 @@ TESTS := $(notdir $(basename $(wildcard */tests/*.rs lib/*/tests/*.rs))) \
 	$(notdir $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs lib/*/tests/*/main.rs)))
 API_TESTS := api apiserver chart
 CLUSTER_TESTS := cluster
+FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 UNIT_TESTS := $(sort $(filter-out $(API_TESTS) $(CLUSTER_TESTS),$(TESTS)))
 
 # Prints what a recipe does and, at its end, how long it took.
@@ -27,7 +28,7 @@ define timed
 	@start=$$SECONDS; printf '==> %s\n' "$(1)"; $(2); printf '==> %s: %d s\n' "$(1)" "$$((SECONDS - start))"
 endef
 
-.PHONY: help demo test test-unit test-api test-cluster prove bench lint check generate kubernetes cluster cluster-down images tools prepared-cache
+.PHONY: help demo test test-unit test-api test-cluster prove bench bench-signing fuzz lint check generate kubernetes cluster cluster-down images tools prepared-cache
 
 help: ## List the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +50,22 @@ test-cluster: kubernetes images ## On a full node with real pods
 prove: ## What is too long for CI: the cluster suite REPEAT times (default 5)
 	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; $(MAKE) --no-print-directory test-cluster; done
 
-bench: kubernetes images ## Memory, and the way of an edit, beside the API server's own time
+bench: kubernetes images bench-signing ## Memory, the way of an edit, certificates; each beside the API server's own time
 	@$(CARGO_TARGET_DIR)/debug/bench
+
+# An optimised load program, or it would be what is measured.
+bench-signing: kubernetes ## Certificates a second, and storms of sidecars that ask for theirs
+	@cargo build $(CARGO_FLAGS) --quiet --release -p outrigger-e2e --bin bench
+	@$(CARGO_TARGET_DIR)/release/bench signing
+
+# With the pinned compiler: its coverage flags are all that fuzzing needs of a nightly one. New inputs stay in the cache, and are
+# where the next run goes on from.
+fuzz: prepared-cache ## What parses bytes of strangers, FUZZ_SECONDS (default 60) for each target; TARGET=name for one
+	@test -x $(CACHE)/tools/bin/cargo-fuzz || cargo install --quiet --locked --root $(CACHE)/tools cargo-fuzz
+	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do \
+		echo "==> fuzzing $$target"; mkdir -p "$(CACHE)/fuzz/$$target"; \
+		RUSTC_BOOTSTRAP=1 $(CACHE)/tools/bin/cargo-fuzz run --sanitizer none --target-dir "$(CARGO_TARGET_DIR)/fuzz" \
+			"$$target" "$(CACHE)/fuzz/$$target" "fuzz/seeds/$$target" -- -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=65536 -timeout=10 -print_final_stats=1; done
 
 lint: check ## Formatting, clippy, one TLS provider, licences
 	@test -x $(CACHE)/tools/bin/cargo-deny || cargo install --quiet --locked --root $(CACHE)/tools cargo-deny

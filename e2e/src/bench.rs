@@ -1,6 +1,9 @@
 //! Measurements on a real cluster. Machines differ and are noisy: what counts is each figure beside the API server's own, taken
 //! in the same run.
 
+mod process;
+pub mod signing;
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context;

@@ -83,7 +83,12 @@ impl Issuer for Authority {
         csr.params.not_before = time::OffsetDateTime::now_utc() - Duration::from_secs(60);
         csr.params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
         let chain = csr.signed_by(&self.0).unwrap().pem().into_bytes();
-        Box::pin(async { Ok(Issued { chain }) })
+        Box::pin(async {
+            Ok(Issued {
+                chain,
+                ..Issued::default()
+            })
+        })
     }
 }
 

@@ -13,7 +13,10 @@ pub async fn renew(renewal: Renewal, health: Health, stop: CancellationToken) ->
     let target = health.target("security-provider");
     let report = |status| match status {
         Status::Ready => target.ready(),
+        Status::Expiring(reason) => target.ready_with_warning(reason),
         Status::NotReady(reason) => target.not_ready(reason),
     };
-    renewal.run(report, stop).await.map_err(Into::into)
+    let result = renewal.run(report, stop).await;
+    target.not_ready("stopped");
+    result.map_err(Into::into)
 }

@@ -68,7 +68,10 @@ struct Certified(Arc<Root>, SpiffeId);
 impl Issuer for Certified {
     fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
         let chain = self.0.certify(&request.csr, &self.1).into_bytes();
-        Box::pin(std::future::ready(Ok(Issued { chain })))
+        Box::pin(std::future::ready(Ok(Issued {
+            chain,
+            ..Issued::default()
+        })))
     }
 }
 
