@@ -15,7 +15,6 @@ pub mod patch;
 pub mod pod;
 pub mod registration;
 pub mod review;
-pub mod serve;
 pub mod settings;
 pub mod sidecar;
 pub mod warnings;
