@@ -245,7 +245,7 @@ mod tests {
             text(r#"{"kind":"ConversionReview","request":null}"#),
             "the ConversionReview has no request"
         );
-        for body in ["", "x", "[]", "{\"request\":5}", "\u{0}"] {
+        for body in ["", "x", "5", "{\"request\":5}", "\u{0}"] {
             assert!(text(body).starts_with("the body is no ConversionReview: "), "{body}");
         }
         assert!(answer(b"\xff{}").is_err());
@@ -275,7 +275,10 @@ mod tests {
             let Ok(answer) = answer(&body) else {
                 continue;
             };
-            let sent: Value = serde_json::from_slice(&body).unwrap();
+            // Half a surrogate pair passes as text; Go reads it, serde_json does not.
+            let Ok(sent) = serde_json::from_slice::<Value>(&body) else {
+                continue;
+            };
             let reply: Value = serde_json::from_slice(&answer.body).unwrap();
             let response = &reply["response"];
             let uid = sent["request"]["uid"].as_str().unwrap_or_default();
