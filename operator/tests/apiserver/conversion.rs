@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     Authority, DEFINITION, Registered, Webhook, bundle_is, clients, created, definitions, established, eventually,
-    install, manifest, rendered, subscriptions, text, turn,
+    install, manifest, remove, rendered, subscriptions, text, turn,
 };
 
 /// A namespace in a server whose definition names this webhook.
@@ -320,4 +320,6 @@ async fn old_stored_objects_keep_no_operator_from_becoming_ready() {
     let rules = listed.items[0].spec.routes.rules.as_deref().unwrap();
     assert_eq!(rules[0].path, "/a");
     stop.cancel();
+    // Without the webhook the definition could not go: the API server lists what it deletes.
+    remove(&client).await;
 }
