@@ -76,7 +76,7 @@ check: prepared-cache
 	$(call timed,clippy,cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings)
 	@test -z "$$(cargo tree --workspace -i ring -e normal$(comma)build 2>/dev/null)" || { echo "ring is in the build: aws-lc-rs is the one crypto provider" >&2; exit 1; }
 
-generate: prepared-cache ## CRDs in the chart, and tables of the documentation
+generate: prepared-cache ## CRDs in the charts, and tables of the documentation
 	cargo run $(CARGO_FLAGS) --quiet -p outrigger-crds --bin crdgen
 	cargo run $(CARGO_FLAGS) --quiet -p outrigger-injector --example reference > docs/reference/annotations.md
 

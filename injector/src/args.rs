@@ -11,7 +11,7 @@ use outrigger_identity::{
 use outrigger_process::{
     health::Health,
     http, identity,
-    kubernetes::{client, trust_bundle},
+    kubernetes::{client, trust_bundle, webhook as server},
     logs::LogArgs,
     metrics::{self, MetricsArgs},
     privileges,
@@ -25,7 +25,6 @@ use crate::{
     metrics::Metrics,
     refusals::{Refusals, Teller},
     registration::Registration,
-    serve,
     settings::Settings,
     webhook::Webhook,
 };
@@ -168,7 +167,7 @@ impl Args {
             let listener = Listener::tls(tcp, tls, Limits::default())?;
             tracing::info!(port, "the webhook is served");
             injector.ready();
-            serve::serve(listener, webhook.router(), stop).await;
+            server::serve(listener, webhook.router(), stop).await;
             Ok(())
         });
         tasks.run(DRAIN).await

@@ -16,7 +16,6 @@ pub mod pod;
 pub mod refusals;
 pub mod registration;
 pub mod review;
-pub mod serve;
 pub mod settings;
 pub mod sidecar;
 pub mod warnings;

@@ -1,21 +1,16 @@
 //! The webhook over HTTP: reads a review, has it decided, writes the answer.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::any,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use outrigger_identity::Anchors;
+use outrigger_process::kubernetes::webhook::{read, refusal};
 use tokio::sync::watch;
 
 use crate::{
@@ -28,11 +23,6 @@ use crate::{
     settings::Settings,
     warnings,
 };
-
-/// The API server takes requests of 3 MiB, and puts one into a review with few additions.
-const MAX_BODY: usize = 8 << 20;
-/// The API server itself gives up after ten seconds.
-const BODY_DEADLINE: Duration = Duration::from_secs(9);
 
 /// What the webhook works with; clones share it.
 #[derive(Clone)]
@@ -164,40 +154,11 @@ async fn mutate(State(webhook): State<Webhook>, request: Request) -> Response {
     response
 }
 
-/// The whole body, which must not be empty.
-async fn read(body: Body) -> Result<Bytes, Response> {
-    let empty = || refusal(StatusCode::BAD_REQUEST, "empty body");
-    let collected = match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 8 MiB"));
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a body cannot be read");
-            return Err(empty());
-        }
-        Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    };
-    if collected.is_empty() {
-        return Err(empty());
-    }
-    Ok(collected)
-}
-
 /// Exactly, without parameters: that is what the API server sends and upstream takes.
 fn is_json(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|found| found.as_bytes() == b"application/json")
-}
-
-/// An error in the shape of Go's `http.Error`.
-fn refusal(status: StatusCode, message: &str) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (status, headers, format!("{message}\n")).into_response()
 }
 
 /// One line for each pod that asked for a sidecar, and one for each warning.

@@ -49,10 +49,10 @@ pub struct Args {
     /// Address of the health checks; empty means all.
     #[arg(long, default_value = "")]
     pub healthz_listen_address: String,
-    /// Port of the conversion webhook. Not served yet.
+    /// Port of the conversion webhook.
     #[arg(long, default_value_t = 19443)]
     pub webhook_server_port: u16,
-    /// Address of the conversion webhook; empty means all. Not served yet.
+    /// Address of the conversion webhook; empty means all.
     #[arg(long, default_value = "")]
     pub webhook_server_listen_address: String,
     /// Accepted for compatibility: nothing is resynchronised, since no change is lost.

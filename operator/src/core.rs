@@ -1,7 +1,8 @@
 //! The operator's parts, put together: what is read, what is served from it, what is written.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use outrigger_crds::{DaprResource, Subscription};
 use outrigger_process::{health::Target, kubernetes::client::Clients, tasks::Tasks};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,10 @@ use crate::{
     watchdog,
     watches::{Caches, PODS, follow_kind, follow_pods},
 };
+
+/// Readiness waits no longer for the list of Subscriptions. The API server may have to convert what it lists, and call for that
+/// the webhook of this very process, to which upstream's chart lets it only once the process is ready.
+const CONVERTED_GRACE: Duration = Duration::from_secs(5);
 
 /// What the operator knows, shared by its parts.
 pub struct Core {
@@ -61,6 +66,15 @@ impl Core {
             core: self,
             tasks,
             caches: &caches,
+        });
+        let (waived, stop) = (caches.clone(), tasks.stop().clone());
+        tasks.spawn("readiness without Subscriptions", async move {
+            let waiver = tokio::time::timeout(CONVERTED_GRACE, stop.cancelled());
+            if waiver.await.is_err() {
+                waived.ready(Subscription::PLURAL);
+            }
+            stop.cancelled().await;
+            Ok(())
         });
         let stop = tasks.stop().clone();
         let pods = follow_pods(

@@ -18,7 +18,7 @@ use outrigger_process::{
     kubernetes::{
         client::{self, Clients},
         lease::{Election, Params},
-        trust_bundle,
+        trust_bundle, webhook,
     },
     metrics,
     tasks::{Tasks, stop_on_signals},
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
+    convert::{self, Registration},
     core::{Core, Features, Services},
     environment::Environment,
     metrics::Metrics,
@@ -59,8 +60,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         listen_address,
         healthz_port,
         healthz_listen_address,
-        webhook_server_port: _,
-        webhook_server_listen_address: _,
+        webhook_server_port,
+        webhook_server_listen_address,
         cache_sync_period: _,
         kubeconfig,
         logs: _,
@@ -72,9 +73,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             "--enable-argo-rollout-service-reconciler: Services for Argo Rollouts are not supported by this release; \
              start without the flag"
         );
-    }
-    if environment.webhooks {
-        tracing::info!("Subscriptions are not converted between v1alpha1 and v2alpha1 by this release");
     }
     let watchdog = watchdog::Mode::parse(&watch_interval).map_err(|error| anyhow!(error))?;
     let watchdog = watchdog.map(|mode| watchdog::Settings {
@@ -93,13 +91,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let operator = Operator {
         clients: client::clients(Some(Path::new(&kubeconfig)), true).await?,
         config,
-        environment,
         scope: Scope::new(&watch_namespace),
         leader_election: !disable_leader_election,
         service_reconciler: !disable_service_reconciler,
         watchdog,
         trust_anchors_file,
         listen: (listen_address, port),
+        conversion: environment.webhooks.then_some(Conversion {
+            listen: (webhook_server_listen_address, webhook_server_port),
+            target: health.target("operator-webhook"),
+            metrics: convert::Metrics::new(&registry).context("metrics")?,
+        }),
+        environment,
         health: health.clone(),
         targets: Targets::register(&health),
         metrics,
@@ -131,9 +134,19 @@ struct Operator {
     trust_anchors_file: PathBuf,
     /// Address and port of the API.
     listen: (String, u16),
+    /// `None` when webhooks are switched off.
+    conversion: Option<Conversion>,
     health: Health,
     targets: Targets,
     metrics: Metrics,
+}
+
+/// The conversion webhook.
+#[derive(Clone)]
+struct Conversion {
+    listen: (String, u16),
+    target: Target,
+    metrics: convert::Metrics,
 }
 
 /// What readiness needs, registered before anything is waited for.
@@ -185,6 +198,21 @@ impl Operator {
             "security provider",
             renew(renewal, self.health.clone(), tasks.stop().clone()),
         );
+        if let Some(conversion) = &self.conversion {
+            let registration = Registration {
+                clients: self.clients.clone(),
+                namespace: namespace.clone(),
+                anchors: identity.anchors(),
+                metrics: conversion.metrics.clone(),
+            };
+            let stop = tasks.stop().clone();
+            tasks.spawn("conversion registration", async move {
+                registration.run(stop).await;
+                Ok(())
+            });
+            let serving = serve_conversions(conversion.clone(), identity.clone(), tasks.stop().clone());
+            tasks.spawn("conversion webhook", serving);
+        }
         let serving = serve(
             core.clone(),
             identity,
@@ -267,4 +295,26 @@ async fn serve(
     tracing::info!(address = %listener.local_addr(), "serving the API of sidecars");
     targets.api_server.ready();
     core.api(stop).serve(listener).await.context("API server")
+}
+
+/// Serves the conversion webhook once there is a certificate, and waits for nothing else: lists of Subscriptions may wait for
+/// conversions.
+async fn serve_conversions(conversion: Conversion, identity: Identity, stop: CancellationToken) -> anyhow::Result<()> {
+    let Conversion {
+        listen: (address, port),
+        target,
+        metrics,
+    } = conversion;
+    let tcp = http::bind(&address, port, "conversion reviews").await?;
+    tokio::select! {
+        () = identity.ready() => {}
+        () = stop.cancelled() => return Ok(()),
+    }
+    // No client certificate: API servers have none by default.
+    let tls = identity.server_tls(ClientAuth::None, &[b"h2", b"http/1.1"]);
+    let listener = Listener::tls(tcp, tls, Limits::default()).context("webhook listener")?;
+    tracing::info!(address = %listener.local_addr(), "serving the conversion webhook");
+    target.ready();
+    webhook::serve(listener, convert::router(metrics), stop).await;
+    Ok(())
 }

@@ -41,7 +41,8 @@ impl Caches {
         caches
     }
 
-    fn ready(&self, name: &'static str) {
+    /// Readiness does not wait for this cache, or not any more.
+    pub fn ready(&self, name: &'static str) {
         let mut missing = self.missing.lock();
         if missing.remove(name).is_some() {
             self.report(&missing);

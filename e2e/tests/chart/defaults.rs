@@ -21,11 +21,13 @@ fn objects() {
     let expected = [
         "ClusterRole dapr-injector",
         "ClusterRole dapr-operator-admin",
+        "ClusterRole dapr-operator-conversion",
         "ClusterRole dapr-operator-secrets",
         "ClusterRole dapr-operator-services",
         "ClusterRole dapr-sentry",
         "ClusterRoleBinding dapr-injector",
         "ClusterRoleBinding dapr-operator-admin",
+        "ClusterRoleBinding dapr-operator-conversion",
         "ClusterRoleBinding dapr-operator-secrets",
         "ClusterRoleBinding dapr-operator-services",
         "ClusterRoleBinding dapr-sentry",

@@ -88,6 +88,7 @@ fn operator_rights(scope: &str) -> BTreeSet<String> {
         "dapr-system /configmaps get [dapr-trust-bundle]",
         "dapr-system coordination.k8s.io/leases create",
         "dapr-system coordination.k8s.io/leases get,update [operator.dapr.io]",
+        "* apiextensions.k8s.io/customresourcedefinitions list,patch,watch [subscriptions.dapr.io]",
     ]);
     expected.extend(KINDS.map(|kind| format!("{scope} dapr.io/{kind} get,list,watch")));
     expected.extend(KINDS.map(|kind| format!("{scope} dapr.io/{kind}/status patch")));

@@ -1,7 +1,8 @@
 //! The webhook as an HTTP client sees it.
 
-use axum::http::Method;
+use axum::{body::Body, http::Method};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use http_body_util::BodyExt;
 use outrigger_proto::outrigger::operator::v1::Refusal;
 use prometheus::Registry;
 use serde_json::{Value, json};

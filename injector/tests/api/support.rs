@@ -16,9 +16,12 @@ use outrigger_identity::{
 };
 use outrigger_injector::{
     cluster::Cluster, environment::Environment, metrics::Metrics, refusals::Refusals, registration::Registration,
-    serve, settings::Settings, webhook::Webhook,
+    settings::Settings, webhook::Webhook,
 };
-use outrigger_process::{health::Health, kubernetes::client::Clients};
+use outrigger_process::{
+    health::Health,
+    kubernetes::{client::Clients, webhook as server},
+};
 use prometheus::Registry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
@@ -121,7 +124,7 @@ impl Injector {
         identity.ready().await;
         let tls = identity.server_tls(ClientAuth::None, &[b"h2", b"http/1.1"]);
         let listener = Listener::tls(tcp, tls, Limits::default()).unwrap();
-        tokio::spawn(serve::serve(listener, webhook.router(), stop.clone()));
+        tokio::spawn(server::serve(listener, webhook.router(), stop.clone()));
         Self {
             url,
             anchors,

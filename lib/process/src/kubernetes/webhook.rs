@@ -1,4 +1,5 @@
-//! The server loop: HTTP/1.1 and HTTP/2 over any listener, with the deadlines that keep slow clients from holding resources.
+//! Serving webhooks to the API server: HTTP/1.1 and HTTP/2 over any listener, with the limits and deadlines that keep slow or
+//! large clients from holding resources.
 
 use std::{
     io,
@@ -8,7 +9,14 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::Listener};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    serve::Listener,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -31,6 +39,10 @@ const MAX_CONNECTIONS: usize = 1024;
 const MAX_STREAMS: u32 = 256;
 /// Requests in flight get this long at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
+/// The API server takes requests of 3 MiB, and puts one into a review with few additions.
+const MAX_BODY: usize = 8 << 20;
+/// The API server itself gives up after ten seconds, unless told otherwise.
+const BODY_DEADLINE: Duration = Duration::from_secs(9);
 
 /// Serves until `stop`, then lets requests in flight end.
 pub async fn serve<L>(mut listener: L, router: Router, stop: CancellationToken)
@@ -83,6 +95,38 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(PING_DEADLINE)
         .max_concurrent_streams(MAX_STREAMS);
     builder
+}
+
+/// The whole body of a review, which must not be empty: at most 8 MiB within nine seconds.
+///
+/// # Errors
+/// The answer to give instead.
+pub async fn read(body: Body) -> Result<Bytes, Response> {
+    let empty = || refusal(StatusCode::BAD_REQUEST, "empty body");
+    let collected = match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 8 MiB"));
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a body cannot be read");
+            return Err(empty());
+        }
+        Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    };
+    if collected.is_empty() {
+        return Err(empty());
+    }
+    Ok(collected)
+}
+
+/// An error in the shape of Go's `http.Error`, whose text the API server hands on.
+pub fn refusal(status: StatusCode, message: &str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, format!("{message}\n")).into_response()
 }
 
 /// A connection whose client has to say something soon: which version of HTTP it speaks is read without a deadline.
