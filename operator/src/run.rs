@@ -32,7 +32,7 @@ use crate::{
     metrics::Metrics,
     scope::Scope,
     system_configuration::{self, SystemConfiguration},
-    watchdog,
+    trust, watchdog,
 };
 
 /// Name of the Lease that decides who writes.
@@ -55,6 +55,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         enable_argo_rollout_service_reconciler,
         watchdog_can_patch_pod_labels,
         trust_anchors_file,
+        trust_distribution,
+        trust_anchors_configmap_name,
         port,
         listen_address,
         healthz_port,
@@ -99,6 +101,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         service_reconciler: !disable_service_reconciler,
         watchdog,
         trust_anchors_file,
+        trust_distribution: trust_distribution.then_some(trust_anchors_configmap_name),
         listen: (listen_address, port),
         health: health.clone(),
         targets: Targets::register(&health),
@@ -129,6 +132,8 @@ struct Operator {
     service_reconciler: bool,
     watchdog: Option<watchdog::Settings>,
     trust_anchors_file: PathBuf,
+    /// Name of the ConfigMaps with the trust anchors.
+    trust_distribution: Option<String>,
     /// Address and port of the API.
     listen: (String, u16),
     health: Health,
@@ -172,6 +177,7 @@ impl Operator {
         };
         let (identity, renewal) = Identity::new(self.identity_options(&system)).context("security provider")?;
 
+        let anchors = identity.anchors();
         let core = Core::new(
             self.clients.clone(),
             self.scope.clone(),
@@ -196,6 +202,10 @@ impl Operator {
         let features = Features {
             services: self.service_reconciler.then_some(Services { mtls: system.mtls }),
             watchdog: self.watchdog.clone(),
+            trust: self
+                .trust_distribution
+                .clone()
+                .map(|name| trust::Settings { name, anchors }),
         };
         tasks.spawn("leader election", self.lead(core, features, tasks.stop().clone()));
         tasks.run(DRAIN).await
