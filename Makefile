@@ -28,7 +28,7 @@ define timed
 	@start=$$SECONDS; printf '==> %s\n' "$(1)"; $(2); printf '==> %s: %d s\n' "$(1)" "$$((SECONDS - start))"
 endef
 
-.PHONY: help demo test test-unit test-api test-cluster prove bench bench-signing fuzz lint check generate kubernetes cluster cluster-down images tools prepared-cache
+.PHONY: help demo test test-unit test-api test-cluster rotations prove bench bench-signing fuzz lint check generate kubernetes cluster cluster-down images tools prepared-cache
 
 help: ## List the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +47,11 @@ test-api: kubernetes ## Against a real API server
 test-cluster: kubernetes images ## On a full node with real pods
 	$(call timed,tests on a real cluster,cargo test $(CARGO_FLAGS) --workspace $(addprefix --test ,$(CLUSTER_TESTS)))
 
-prove: ## What is too long for CI: the cluster suite REPEAT times (default 5)
+rotations: kubernetes ## Three rotations of the root under load, as processes against a real API server
+	@cargo build $(CARGO_FLAGS) --quiet -p outrigger-sentry -p outrigger-operator -p outrigger-injector -p outrigger-sidecar -p outrigger-e2e --bins
+	$(call timed,rotations,$(CARGO_TARGET_DIR)/debug/rotations)
+
+prove: rotations ## What is too long for CI: rotations, and the cluster suite REPEAT times (default 5)
 	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; $(MAKE) --no-print-directory test-cluster; done
 
 bench: kubernetes images bench-signing ## Memory, the way of an edit, certificates; each beside the API server's own time

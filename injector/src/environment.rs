@@ -61,6 +61,9 @@ pub struct Environment {
     pub strict: bool,
     /// `DAPR_COMPONENT_SOCKETS_FOLDER`
     pub component_sockets_folder: String,
+    /// `TRUST_DISTRIBUTION_ENABLED` and `TRUST_ANCHORS_CONFIGMAP_NAME`: the ConfigMap that the operator keeps in each namespace;
+    /// `None` when it keeps none.
+    pub trust_anchors_config_map: Option<String>,
 }
 
 /// The service that places actors.
@@ -166,6 +169,10 @@ impl Environment {
             component_sockets_folder: get("DAPR_COMPONENT_SOCKETS_FOLDER")
                 .unwrap_or("/tmp/dapr-components-sockets")
                 .to_owned(),
+            trust_anchors_config_map: truthy(text("TRUST_DISTRIBUTION_ENABLED")).then(|| {
+                let name = text("TRUST_ANCHORS_CONFIGMAP_NAME");
+                if name.is_empty() { "dapr-root-ca.crt" } else { name }.to_owned()
+            }),
         })
     }
 }
@@ -261,6 +268,17 @@ mod tests {
         assert_eq!((env.run_as_user, env.run_as_group, env.reminders), (None, None, None));
         assert!(env.run_as_non_root && env.read_only_root_filesystem);
         assert!(!env.drop_all_capabilities && !env.downward_apis && !env.native_sidecar && !env.skip_root_check);
+    }
+
+    #[test]
+    fn anchors_are_mounted_when_they_are_distributed() {
+        let name = |variables: &[(&str, &str)]| parse(variables).unwrap().trust_anchors_config_map;
+        let other = ("TRUST_ANCHORS_CONFIGMAP_NAME", "other");
+        assert_eq!(name(&[]), None);
+        assert_eq!(name(&[other]), None);
+        let on = ("TRUST_DISTRIBUTION_ENABLED", "true");
+        assert_eq!(name(&[on]).as_deref(), Some("dapr-root-ca.crt"));
+        assert_eq!(name(&[on, other]).as_deref(), Some("other"));
     }
 
     #[test]

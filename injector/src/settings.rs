@@ -33,6 +33,8 @@ pub struct Settings {
     pub component_sockets_folder: String,
     /// Whether sidecars get a projected token to show to sentry.
     pub token_volume: bool,
+    /// ConfigMap with the trust anchors, which follows them while sidecars run.
+    pub trust_anchors_config_map: Option<String>,
 }
 
 /// The security context of sidecars.
@@ -82,6 +84,7 @@ impl Settings {
             ignore_entrypoint_tolerations: env.ignore_entrypoint_tolerations.clone(),
             component_sockets_folder: env.component_sockets_folder.clone(),
             token_volume,
+            trust_anchors_config_map: env.trust_anchors_config_map.clone(),
         }
     }
 }

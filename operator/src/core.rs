@@ -20,7 +20,7 @@ use crate::{
     pods::Pods,
     scope::Scope,
     secrets::{FromApiServer, KEEP, Secrets},
-    watchdog,
+    trust, watchdog,
     watches::{Caches, PODS, follow_kind, follow_pods},
 };
 
@@ -113,11 +113,16 @@ impl Core {
 
     /// Does the writing, as the replica that holds the lease, until `stop`.
     pub async fn write(&self, features: Features, stop: CancellationToken) {
-        let Features { services, watchdog } = features;
+        let Features {
+            services,
+            watchdog,
+            trust,
+        } = features;
         tokio::join!(
             self.write_statuses(stop.clone()),
             self.keep_services(services, stop.clone()),
-            self.watch_pods(watchdog, stop)
+            self.watch_pods(watchdog, stop.clone()),
+            self.distribute_trust(trust, stop)
         );
     }
 
@@ -143,6 +148,16 @@ impl Core {
         services.run(&self.clients, &self.scope, stop).await;
     }
 
+    async fn distribute_trust(&self, trust: Option<trust::Settings>, stop: CancellationToken) {
+        let Some(settings) = trust else {
+            return;
+        };
+        let client = self.clients.calls.clone();
+        let (events, writes) = (self.events.clone(), self.metrics.trust_writes.clone());
+        let distributor = trust::Distributor::new(client, settings, self.pods.clone(), events, writes);
+        distributor.run(&self.clients, &self.scope, stop).await;
+    }
+
     async fn watch_pods(&self, watchdog: Option<watchdog::Settings>, stop: CancellationToken) {
         let Some(settings) = watchdog else {
             return;
@@ -155,10 +170,11 @@ impl Core {
 }
 
 /// What is written besides statuses.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Features {
     pub services: Option<Services>,
     pub watchdog: Option<watchdog::Settings>,
+    pub trust: Option<trust::Settings>,
 }
 
 /// How Services of apps are written.

@@ -18,6 +18,7 @@ pub struct Metrics {
     pub status_writes: IntCounterVec,
     pub watchdog_pods: IntCounterVec,
     pub kubernetes_events: IntCounterVec,
+    pub trust_writes: IntCounterVec,
 }
 
 /// The series of one kind.
@@ -97,6 +98,11 @@ impl Metrics {
                 "dapr_operator_watchdog_pods_total",
                 "What the watchdog did about pods without a sidecar, and why.",
                 &["action", "reason"],
+            )?,
+            trust_writes: counter(
+                "dapr_operator_trust_anchors_writes_total",
+                "Writes of ConfigMaps with the trust anchors, by result.",
+                &["result"],
             )?,
             kubernetes_events: counter(
                 "dapr_operator_kubernetes_events_total",

@@ -1,7 +1,10 @@
 //! What is known of pods that ask for a sidecar, from a watch of their metadata: the Configuration that each app uses, and
 //! whether the pods of an owner got their sidecar.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -132,6 +135,14 @@ impl Pods {
         sender.or_insert_with(|| watch::Sender::new(current)).subscribe()
     }
 
+    /// Namespaces with a pod that has a sidecar.
+    pub fn namespaces_with_sidecars(&self) -> BTreeSet<String> {
+        let inner = self.inner.read();
+        let with_sidecars = inner.namespaces.iter();
+        let with_sidecars = with_sidecars.filter(|(_, space)| space.pods.values().any(|pod| pod.injected));
+        with_sidecars.map(|(namespace, _)| namespace.clone()).collect()
+    }
+
     /// The pods that a controller owns.
     pub fn of_owner(&self, namespace: &str, owner_uid: &str) -> Vec<PodInfo> {
         let inner = self.inner.read();
@@ -229,6 +240,21 @@ mod tests {
         assert_eq!(pods.assigned("shop", "cart").borrow().as_deref(), Some("tracing"));
         assert_eq!(pods.of_owner("shop", "r").len(), 1);
         assert!(pods.of_owner("shop", "other").is_empty());
+    }
+
+    #[test]
+    fn namespaces_are_named_while_they_have_a_pod_with_a_sidecar() {
+        let pods = Pods::default();
+        let asks = pod("cart", OLD, json!({"dapr.io/enabled": "true"}));
+        pods.apply(&asks);
+        assert!(pods.namespaces_with_sidecars().is_empty(), "it has none yet");
+        let mut has = asks;
+        let labels = [(annotations::LABEL_INJECTED.to_owned(), "true".to_owned())];
+        has.metadata.labels = Some(labels.into());
+        pods.apply(&has);
+        assert_eq!(pods.namespaces_with_sidecars(), ["shop".to_owned()].into());
+        pods.delete(&ObjectKey::new("shop", "cart"));
+        assert!(pods.namespaces_with_sidecars().is_empty());
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::{
     metrics::Metrics,
     scope::Scope,
     system_configuration::{self, SystemConfiguration},
-    watchdog,
+    trust, watchdog,
 };
 
 /// Name of the Lease that decides who writes.
@@ -56,6 +56,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         enable_argo_rollout_service_reconciler,
         watchdog_can_patch_pod_labels,
         trust_anchors_file,
+        trust_distribution,
+        trust_anchors_configmap_name,
         port,
         listen_address,
         healthz_port,
@@ -96,6 +98,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         service_reconciler: !disable_service_reconciler,
         watchdog,
         trust_anchors_file,
+        trust_distribution: trust_distribution.then_some(trust_anchors_configmap_name),
         listen: (listen_address, port),
         conversion: environment.webhooks.then_some(Conversion {
             listen: (webhook_server_listen_address, webhook_server_port),
@@ -132,6 +135,8 @@ struct Operator {
     service_reconciler: bool,
     watchdog: Option<watchdog::Settings>,
     trust_anchors_file: PathBuf,
+    /// Name of the ConfigMaps with the trust anchors.
+    trust_distribution: Option<String>,
     /// Address and port of the API.
     listen: (String, u16),
     /// `None` when webhooks are switched off.
@@ -185,6 +190,7 @@ impl Operator {
         };
         let (identity, renewal) = Identity::new(self.identity_options(&system)).context("security provider")?;
 
+        let anchors = identity.anchors();
         let core = Core::new(
             self.clients.clone(),
             self.scope.clone(),
@@ -224,6 +230,10 @@ impl Operator {
         let features = Features {
             services: self.service_reconciler.then_some(Services { mtls: system.mtls }),
             watchdog: self.watchdog.clone(),
+            trust: self
+                .trust_distribution
+                .clone()
+                .map(|name| trust::Settings { name, anchors }),
         };
         tasks.spawn("leader election", self.lead(core, features, tasks.stop().clone()));
         tasks.run(DRAIN).await

@@ -79,11 +79,7 @@ impl Operator {
     }
 
     pub(crate) async fn plain(prefix: &str) -> Self {
-        Self::start(prefix, |_| Features {
-            services: None,
-            watchdog: None,
-        })
-        .await
+        Self::start(prefix, |_| Features::default()).await
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>

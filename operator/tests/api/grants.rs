@@ -65,7 +65,7 @@ async fn upstreams_grants_are_enough() {
     // It becomes ready although it may not list two of the kinds.
     let operator = Operator::start_in(namespace.clone(), clients, |_| Features {
         services: Some(Services { mtls: true }),
-        watchdog: None,
+        ..Features::default()
     })
     .await;
 

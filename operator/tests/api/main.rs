@@ -9,4 +9,5 @@ mod statuses;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod trust;
 mod watchdog;

@@ -36,6 +36,10 @@
 - name: STRICT_ANNOTATIONS
   value: "true"
 {{- end }}
+{{- if $global.trustDistribution.enabled }}
+- name: TRUST_DISTRIBUTION_ENABLED
+  value: "true"
+{{- end }}
 {{ include "dapr.namespaceEnv" . }}
 {{- with .Values.ignoreEntrypointTolerations }}
 - name: IGNORE_ENTRYPOINT_TOLERATIONS
