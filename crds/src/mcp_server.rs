@@ -191,13 +191,13 @@ pub struct SpiffeJwt {
     #[serde(deserialize_with = "go::nullable")]
     #[schemars(length(min = 1))]
     pub header: String,
+    /// Text before the token, such as `Bearer `.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header_value_prefix: Option<String>,
     /// Audience of the token.
     #[serde(deserialize_with = "go::nullable")]
     #[schemars(length(min = 1))]
     pub audience: String,
-    /// Text before the token, such as `Bearer `.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header_value_prefix: Option<String>,
 }
 
 /// A program that the sidecar starts and talks to over standard input and output.
