@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod corpus;
+#[path = "api/upstream.rs"]
+mod upstream;
 #[path = "api/valid.rs"]
 mod valid;
 

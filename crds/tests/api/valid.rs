@@ -19,6 +19,18 @@ use crate::{
     server,
 };
 
+/// Every kind and version.
+pub(crate) const KINDS: [(&str, &str); 8] = [
+    ("Component", "dapr.io/v1alpha1"),
+    ("Configuration", "dapr.io/v1alpha1"),
+    ("HTTPEndpoint", "dapr.io/v1alpha1"),
+    ("MCPServer", "dapr.io/v1alpha1"),
+    ("Resiliency", "dapr.io/v1alpha1"),
+    ("Subscription", "dapr.io/v1alpha1"),
+    ("Subscription", "dapr.io/v2alpha1"),
+    ("WorkflowAccessPolicy", "dapr.io/v1alpha1"),
+];
+
 /// Group in which `v1alpha1` of Subscription is stored as it is: in its own group the API server would ask the operator to
 /// convert it, and none runs here.
 const UNCONVERTED_GROUP: &str = "unconverted.dapr.io";
@@ -80,7 +92,7 @@ async fn create<K: DaprResource>(client: &Client, namespace: &str, manifest: &Ma
 }
 
 /// The body of a list of all objects of a kind.
-async fn list<K: DaprResource>(client: &Client, namespace: &str) -> String {
+pub(crate) async fn list<K: DaprResource>(client: &Client, namespace: &str) -> String {
     let Home { group, url } = home::<K>(namespace);
     let request = http::Request::get(url).body(Vec::new()).unwrap();
     let body = client.request_text(request).await.unwrap();
@@ -150,7 +162,7 @@ async fn as_recorded<K: DaprResource>(client: &Client, namespace: &str, manifest
 }
 
 /// A namespace with an object for each manifest.
-async fn corpus_in_a_server() -> (Client, String, Vec<Manifest>) {
+pub(crate) async fn corpus_in_a_server() -> (Client, String, Vec<Manifest>) {
     let (client, namespace) = server("corpus").await;
     install_unconverted_subscriptions(&client).await;
     let manifests = corpus::valid();
@@ -167,14 +179,3 @@ async fn every_valid_manifest_is_stored_and_sent_as_recorded() {
         for_kind!(kind, K => as_recorded::<K>(&client, &namespace, &manifests).await);
     }
 }
-
-const KINDS: [(&str, &str); 8] = [
-    ("Component", "dapr.io/v1alpha1"),
-    ("Configuration", "dapr.io/v1alpha1"),
-    ("HTTPEndpoint", "dapr.io/v1alpha1"),
-    ("MCPServer", "dapr.io/v1alpha1"),
-    ("Resiliency", "dapr.io/v1alpha1"),
-    ("Subscription", "dapr.io/v1alpha1"),
-    ("Subscription", "dapr.io/v2alpha1"),
-    ("WorkflowAccessPolicy", "dapr.io/v1alpha1"),
-];
