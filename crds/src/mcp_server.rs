@@ -13,7 +13,7 @@ use crate::{
     resource::{Column, DaprResource, kube_resource},
     secrets::{self, SecretRules, SecretUse},
     shared::{NameValuePair, SecretKeyRef, SecretStore},
-    status::Status,
+    status::{self, Status},
 };
 
 /// A Model Context Protocol server whose tools apps call through their sidecars.
@@ -31,6 +31,7 @@ pub struct MCPServer {
     #[serde(deserialize_with = "go::nullable")]
     pub scopes: Vec<String>,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 

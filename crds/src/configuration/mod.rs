@@ -9,7 +9,7 @@ use crate::{
     go,
     resource::{Column, DaprResource, kube_resource},
     secrets::{self, SecretRules, SecretUse},
-    status::Status,
+    status::{self, Status},
 };
 
 mod access;
@@ -40,6 +40,7 @@ pub struct Configuration {
     #[serde(deserialize_with = "go::nullable")]
     pub spec: ConfigurationSpec,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 
