@@ -51,7 +51,10 @@ rotations: kubernetes ## Three rotations of the root under load, as processes ag
 	@cargo build $(CARGO_FLAGS) --quiet -p outrigger-sentry -p outrigger-operator -p outrigger-injector -p outrigger-sidecar -p outrigger-e2e --bins
 	$(call timed,rotations,$(CARGO_TARGET_DIR)/debug/rotations)
 
-prove: rotations ## What is too long for CI: rotations, and the cluster suite REPEAT times (default 5)
+upstream-encoder: kubernetes ## Upstream's own encoder judges what sidecars are sent
+	$(call timed,what upstream sends,cargo test $(CARGO_FLAGS) -p outrigger-crds --test api upstream -- --ignored)
+
+prove: rotations upstream-encoder ## What is too long for CI: all of these, and the cluster suite REPEAT times (default 5)
 	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; $(MAKE) --no-print-directory test-cluster; done
 
 bench: kubernetes images bench-signing ## Memory, the way of an edit, certificates; each beside the API server's own time

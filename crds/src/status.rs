@@ -2,7 +2,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::raw;
 
 /// What the operator and the sidecars found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +54,12 @@ pub struct Rejection {
     pub message: String,
     /// When the sidecar reported it.
     pub at: Time,
+}
+
+/// Reads a status, or none if it cannot be read: one that another version of the operator or somebody else wrote must not
+/// make the object unusable, and the operator writes its own anyway.
+pub(crate) fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Status>, D::Error> {
+    Ok(serde_json::from_str(raw::capture(deserializer)?.get()).unwrap_or_default())
 }
 
 impl Status {

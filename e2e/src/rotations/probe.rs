@@ -51,6 +51,7 @@ impl Workload {
         let answer = CaClient::new(channel).sign_certificate(message).await.map_err(failed)?;
         Ok(Issued {
             chain: answer.into_inner().workload_certificate.to_vec(),
+            ..Issued::default()
         })
     }
 }
