@@ -71,7 +71,7 @@ fuzz: prepared-cache ## What parses bytes of strangers, FUZZ_SECONDS (default 60
 	@test -x $(CACHE)/tools/bin/cargo-fuzz || cargo install --quiet --locked --root $(CACHE)/tools cargo-fuzz
 	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do \
 		echo "==> fuzzing $$target"; mkdir -p "$(CACHE)/fuzz/$$target"; \
-		RUSTC_BOOTSTRAP=1 $(CACHE)/tools/bin/cargo-fuzz run --sanitizer none --target-dir "$(CARGO_TARGET_DIR)/fuzz" \
+		RUSTC_BOOTSTRAP=1 $(CACHE)/tools/bin/cargo-fuzz run --fuzz-dir fuzz --sanitizer none --target-dir "$(CARGO_TARGET_DIR)/fuzz" \
 			"$$target" "$(CACHE)/fuzz/$$target" "fuzz/seeds/$$target" -- -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=65536 -timeout=10 -print_final_stats=1; done
 
 lint: check ## Formatting, clippy, one TLS provider, licences

@@ -148,9 +148,8 @@ pub(crate) mod tests {
     fn unusable_answers_say_why() {
         let (good, key) = issued(1000, 3000);
         let refusal = |issued: Issued| {
-            Svid::new(&issued, &key, SystemTime::UNIX_EPOCH)
-                .unwrap_err()
-                .to_string()
+            let error = Svid::new(&issued, &key, SystemTime::UNIX_EPOCH).unwrap_err();
+            crate::error::chain(&error)
         };
         assert!(refusal(Issued::default()).contains("no PEM block"));
         let jwt = Issued {

@@ -19,6 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const TRIES: u32 = 5;
 /// Between tries, give or take a tenth.
 const PAUSE: Duration = Duration::from_millis(50);
+/// For a request of a closed loop.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// A sidecar dials until it is connected; here that has to end some time.
 const DIAL_BUDGET: Duration = Duration::from_secs(120);
 
@@ -52,9 +54,11 @@ impl Requester {
         Ok(anonymous_channel(&self.address, &self.anchors, &self.expect).await?)
     }
 
-    /// One try. The certificate has to be the right one.
+    /// One try, which may take long where the machine is busy. The certificate has to be the right one.
     pub(super) async fn sign(&self, channel: &Channel, credential: &Credential) -> anyhow::Result<()> {
-        self.ask(channel, credential).await.map_err(anyhow::Error::from)
+        self.ask(channel, credential, PATIENCE)
+            .await
+            .map_err(anyhow::Error::from)
     }
 
     /// All that a sidecar does until it has a certificate or ends.
@@ -74,10 +78,8 @@ impl Requester {
     async fn try_as_a_sidecar(&self, credential: &Credential, retries: &mut u32) -> anyhow::Result<()> {
         let channel = self.dial().await?;
         loop {
-            let status = match timeout(DEADLINE, self.ask(&channel, credential)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("no answer in time"),
+            let Err(status) = self.ask(&channel, credential, DEADLINE).await else {
+                return Ok(());
             };
             let again = matches!(
                 status.code(),
@@ -104,7 +106,7 @@ impl Requester {
         }
     }
 
-    async fn ask(&self, channel: &Channel, credential: &Credential) -> Result<(), Status> {
+    async fn ask(&self, channel: &Channel, credential: &Credential, deadline: Duration) -> Result<(), Status> {
         let mut request = tonic::Request::new(SignCertificateRequest {
             id: credential.app.clone(),
             namespace: self.namespace.clone(),
@@ -113,10 +115,11 @@ impl Requester {
             certificate_signing_request: self.csr.clone().into_bytes().into(),
             ..Default::default()
         });
-        request.set_timeout(DEADLINE);
-        let answer = CaClient::new(channel.clone())
-            .sign_certificate(request)
-            .await?
+        request.set_timeout(deadline);
+        let mut client = CaClient::new(channel.clone());
+        let answer = timeout(deadline, client.sign_certificate(request)).await;
+        let answer = answer
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))?
             .into_inner();
         let wrong = |reason: String| Status::internal(format!("a certificate that cannot be used: {reason}"));
         let chain = pem::certificates(&answer.workload_certificate).map_err(|error| wrong(error.to_string()))?;
