@@ -112,7 +112,7 @@ pub fn convert(object: &RawValue, to: Version) -> Result<Box<RawValue>, ConvertE
 }
 
 fn members(mut object: Fields, to: Version) -> Result<Fields, Reason> {
-    let kind = text(object.get("kind"), "kind")?.unwrap_or_default();
+    let kind = text(get(&object, "kind"), "kind")?.unwrap_or_default();
     if kind != v2alpha1::Subscription::KIND {
         return Err(Reason::Unexpected {
             field: "kind",
@@ -120,16 +120,16 @@ fn members(mut object: Fields, to: Version) -> Result<Fields, Reason> {
             expected: "\"Subscription\"",
         });
     }
-    let from: Version = text(object.get("apiVersion"), "apiVersion")?
+    let from: Version = text(get(&object, "apiVersion"), "apiVersion")?
         .unwrap_or_default()
         .parse()?;
     if from == to {
         return Err(Reason::Same(to.api_version()));
     }
-    let mut spec = fields(object.get("spec").map(AsRef::as_ref), "spec")?;
-    let mut metadata = fields(object.get("metadata").map(AsRef::as_ref), "metadata")?;
+    let mut spec = fields(get(&object, "spec"), "spec")?;
+    let mut metadata = fields(get(&object, "metadata"), "metadata")?;
     let mut annotations: BTreeMap<String, String> = parse(
-        metadata.get("annotations").map(AsRef::as_ref),
+        get(&metadata, "annotations"),
         "metadata.annotations",
         "an object of strings",
     )?;
@@ -166,7 +166,7 @@ fn to_v2(spec: &mut Fields, annotations: &mut BTreeMap<String, String>) -> Resul
         annotations.remove(ROUTES_ANNOTATION);
     }
     let mut routes = kept.unwrap_or_default();
-    let route = text(spec.get("route"), "spec.route")?.unwrap_or_default();
+    let route = text(get(spec, "route"), "spec.route")?.unwrap_or_default();
     spec.remove("route");
     if route.is_empty() {
         routes.remove("default");
@@ -179,9 +179,9 @@ fn to_v2(spec: &mut Fields, annotations: &mut BTreeMap<String, String>) -> Resul
 
 /// Tells whether the annotations changed.
 fn to_v1(spec: &mut Fields, annotations: &mut BTreeMap<String, String>) -> Result<bool, Reason> {
-    let mut routes = fields(spec.get("routes").map(AsRef::as_ref), "spec.routes")?;
+    let mut routes = fields(get(spec, "routes"), "spec.routes")?;
     spec.remove("routes");
-    let route = text(routes.get("default"), "spec.routes.default")?.unwrap_or_default();
+    let route = text(get(&routes, "default"), "spec.routes.default")?.unwrap_or_default();
     spec.insert("route".into(), raw(&route));
     routes.remove("default");
     routes.retain(|_, value| !is_null(value));
@@ -207,17 +207,24 @@ fn kept_routes(text: &str) -> Option<Fields> {
         Some(rules) => serde_json::from_str(rules.get()).ok()?,
         None => Vec::new(),
     };
-    let is_text = |value: &Box<RawValue>| value.get().starts_with('"');
     let complete = |rule: &Fields| {
         ["match", "path"]
             .iter()
-            .all(|name| rule.get(*name).is_some_and(is_text))
+            .all(|name| get(rule, name).is_some_and(is_text))
     };
     (!routes.is_empty() && rules.iter().all(complete)).then_some(routes)
 }
 
+fn is_text(value: &RawValue) -> bool {
+    value.get().starts_with('"')
+}
+
 fn is_null(value: &RawValue) -> bool {
     value.get() == "null"
+}
+
+fn get<'a>(fields: &'a Fields, name: &str) -> Option<&'a RawValue> {
+    fields.get(name).map(AsRef::as_ref)
 }
 
 /// Sets a field that is not set.
@@ -232,8 +239,8 @@ fn fields(value: Option<&RawValue>, field: &'static str) -> Result<Fields, Reaso
     parse(value, field, "an object")
 }
 
-fn text(value: Option<&Box<RawValue>>, field: &'static str) -> Result<Option<String>, Reason> {
-    parse(value.map(AsRef::as_ref), field, "a string")
+fn text(value: Option<&RawValue>, field: &'static str) -> Result<Option<String>, Reason> {
+    parse(value, field, "a string")
 }
 
 fn parse<T: DeserializeOwned + Default>(

@@ -75,12 +75,12 @@ async fn takes_over_upgrades_and_leaves_the_definitions() {
         let definition = serde_json::to_value(definition).expect("JSON");
         definition["spec"]["conversion"]["webhook"]["clientConfig"].clone()
     };
-    assert_eq!(service().await["service"]["namespace"], *namespace);
+    assert_eq!(service().await["service"]["namespace"], NAMESPACE);
 
     // What the operator writes stays.
     let authority = Authority::new("operator").expect("a certificate");
     let bundle = BASE64_STANDARD.encode(authority.pem());
-    let client = json!({ "caBundle": bundle, "service": { "namespace": namespace } });
+    let client = json!({ "caBundle": bundle, "service": { "namespace": NAMESPACE } });
     let written = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -94,7 +94,7 @@ async fn takes_over_upgrades_and_leaves_the_definitions() {
         .expect("the patch");
     helm(server, &namespace, &["upgrade"]).expect("upgraded");
     assert_eq!(service().await["caBundle"], bundle);
-    assert_eq!(service().await["service"]["namespace"], *namespace);
+    assert_eq!(service().await["service"]["namespace"], NAMESPACE);
 
     let uid = async || {
         definitions
@@ -113,9 +113,11 @@ async fn takes_over_upgrades_and_leaves_the_definitions() {
 fn helm(server: &ApiServer, namespace: &str, verb: &[&str]) -> Result<(), String> {
     let (kubeconfig, crds) = (server.kubeconfig(), crds_chart());
     let release = ["dapr-crds", "--namespace", namespace, "--kubeconfig", path(&kubeconfig)];
+    // The namespace that others expect there, who use the same server.
+    let values = format!("namespace: {NAMESPACE}");
     let output = match verb {
         ["uninstall"] => plain(&[verb, &release].concat()),
-        _ => run(&[verb, &release, &[path(&crds)]].concat(), ""),
+        _ => run(&[verb, &release, &[path(&crds)]].concat(), &values),
     };
     output.status.success().then_some(()).ok_or_else(|| stderr(&output))
 }

@@ -1,6 +1,6 @@
 //! What people see who use both versions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::Stdio};
 
 use futures::{StreamExt, stream};
 use kube::{
@@ -10,9 +10,10 @@ use kube::{
 use outrigger_crds::{Subscription, subscription::convert::ROUTES_ANNOTATION};
 use outrigger_operator::{core::Core, metrics::Metrics, scope::Scope};
 use outrigger_process::{health::Health, tasks::Tasks};
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, toolchain::Toolchain};
 use prometheus::Registry;
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, process::Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
@@ -153,6 +154,65 @@ async fn rules_survive_every_way_of_editing_the_old_version() {
     v1.replace("orders", &PostParams::default(), &object).await.unwrap();
     let object = v2.get("orders").await.unwrap();
     assert_eq!(object.data["spec"]["routes"], json!({"default": "/only"}));
+}
+
+#[tokio::test]
+async fn kubectl_applies_either_version_and_shows_both() {
+    let _turn = turn().await;
+    let setup = Setup::new("kubectl").await;
+    let new = manifest("v2alpha1", "orders", routed());
+    let old = manifest(
+        "v1alpha1",
+        "orders",
+        json!({"pubsubname": "p", "topic": "t", "route": "/old"}),
+    );
+    created(&setup.v2(), &manifest("v2alpha1", "warm-up", routed())).await;
+    let mut expected = routed()["routes"].clone();
+    kubectl(&setup, &["apply", "-f", "-"], Some(&new)).await;
+    for flags in [&[][..], &["--server-side", "--force-conflicts"]] {
+        kubectl(&setup, &[&["apply", "-f", "-"], flags].concat(), Some(&old)).await;
+        expected["default"] = "/old".into();
+        assert_eq!(
+            setup.v2().get("orders").await.unwrap().data["spec"]["routes"],
+            expected,
+            "{flags:?}"
+        );
+        let edit = json!({"spec": {"routes": {"default": "/other"}}});
+        setup
+            .v2()
+            .patch("orders", &PatchParams::default(), &Patch::Merge(&edit))
+            .await
+            .unwrap();
+    }
+    let shown =
+        async |kind: &str| kubectl(&setup, &["get", kind, "orders", "-o", "jsonpath={.apiVersion}"], None).await;
+    assert_eq!(shown("subscriptions").await, "dapr.io/v2alpha1");
+    assert_eq!(shown("subscriptions.v1alpha1.dapr.io").await, "dapr.io/v1alpha1");
+}
+
+/// What kubectl prints.
+async fn kubectl(setup: &Setup, arguments: &[&str], manifest: Option<&DynamicObject>) -> String {
+    let mut command = Command::new(Toolchain::find().unwrap().program("kubectl"));
+    command
+        .args(arguments)
+        .args(["--namespace", &setup.namespace, "--kubeconfig"]);
+    command.arg(ApiServer::shared().await.kubeconfig());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().unwrap();
+    let manifest = manifest.map(|manifest| serde_json::to_vec(manifest).unwrap());
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&manifest.unwrap_or_default()).await.unwrap();
+    drop(input);
+    let output = child.wait_with_output().await.unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[tokio::test]
