@@ -157,7 +157,10 @@ struct Certifies(Material);
 impl Issuer for Certifies {
     fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
         let chain = signed(&self.0, &request.csr, OffsetDateTime::now_utc()).into_bytes();
-        Box::pin(std::future::ready(Ok(Issued { chain })))
+        Box::pin(std::future::ready(Ok(Issued {
+            chain,
+            ..Issued::default()
+        })))
     }
 }
 

@@ -118,6 +118,7 @@ impl Issuer for Workload {
             let answer = answer.map_err(|status| FetchError::Response(status.to_string()))?;
             Ok(Issued {
                 chain: answer.workload_certificate.to_vec(),
+                ..Issued::default()
             })
         })
     }
@@ -250,7 +251,11 @@ async fn replicas_rotate_together_while_peers_go_on_talking() {
         calls[1]
     );
     assert!(calls[1] > 0);
-    assert_eq!(shapes, [STEADY, ANNOUNCED, SWITCHED, STEADY], "one of three made each step");
+    assert_eq!(
+        shapes,
+        [STEADY, ANNOUNCED, SWITCHED, STEADY],
+        "one of three made each step"
+    );
     let last = sentries[0].anchors().await;
     assert_ne!(last.pem(), first.pem());
     for sentry in &mut sentries {
