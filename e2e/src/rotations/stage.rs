@@ -125,7 +125,7 @@ impl Stage {
         }});
         self.configuration(&self.control_plane, "daprsystem", system).await?;
         let resolution = json!({"nameResolution": {
-            "component": "nameformat", "configuration": {"format": format!("127.0.0.{{appid}}:{}", self.internal)},
+            "component": "nameformat", "version": "v1", "configuration": {"format": format!("127.0.0.{{appid}}:{}", self.internal)},
         }});
         self.configuration(&self.apps, "mesh", resolution).await?;
         let webhook = json!({

@@ -130,6 +130,65 @@ fn write(path: &Path, text: &str) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::{self, Authority, Profile, Standing};
+    use outrigger_core::{TrustDomain, control_plane::Service};
+    use time::{Duration, OffsetDateTime};
+
+    fn names(folder: &Path) -> Names {
+        Names {
+            anchors: folder.join("ca.crt"),
+            issuer_chain: folder.join("issuer.crt"),
+            issuer_key: folder.join("issuer.key"),
+        }
+    }
+
+    #[test]
+    fn a_write_that_is_cut_short_anywhere_leaves_an_authority_that_signs() {
+        let trust_domain = TrustDomain::new("cluster.local").unwrap();
+        let profile = Profile {
+            id: Service::Sentry.spiffe_id(&trust_domain, "dapr-system").unwrap(),
+            trust_domain,
+            ttl: Duration::days(10),
+            skew: Duration::minutes(15),
+        };
+        let start = OffsetDateTime::now_utc();
+        let (later, end) = (start + Duration::days(9), start + Duration::days(11));
+        let first = ca::generate(&profile, start).unwrap();
+        let announced = ca::announce(&first, &profile, later).unwrap();
+        let switched = ca::switch(&announced, later).unwrap();
+        let retired = ca::retire(&switched, profile.skew, end).unwrap();
+        for (before, after, now) in [
+            (&first, &announced, later),
+            (&announced, &switched, later),
+            (&switched, &retired, end),
+        ] {
+            let mut written = 0;
+            loop {
+                let folder = tempfile::tempdir().unwrap();
+                let store = FileStore::new(names(folder.path()));
+                store.save(before).unwrap();
+                let changes = store.changes(after);
+                let complete = written == changes.len();
+                for (path, text) in changes.into_iter().take(written) {
+                    match text {
+                        Some(text) => write(&path, text).unwrap(),
+                        None => remove(&path).unwrap(),
+                    }
+                }
+                let Found::Material(found) = store.load().unwrap() else {
+                    unreachable!("there was an authority")
+                };
+                Authority::load(&found, now).unwrap();
+                Standing::of(&found, now).unwrap();
+                if complete {
+                    assert_eq!(found, *after);
+                    break;
+                }
+                written += 1;
+            }
+            assert_eq!(written, 6);
+        }
+    }
 
     #[test]
     fn files_round_trip_and_are_private() {
