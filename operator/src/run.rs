@@ -19,6 +19,7 @@ use outrigger_process::{
         client::{self, Clients},
         lease::{Election, Params},
         trust_bundle,
+        watch::ObjectKey,
     },
     metrics,
     tasks::{Tasks, stop_on_signals},
@@ -176,6 +177,7 @@ impl Operator {
             self.clients.clone(),
             self.scope.clone(),
             self.metrics.clone(),
+            ObjectKey::new(namespace, &self.config),
             self.environment.hostname.clone(),
         );
         let core = Arc::new(core);

@@ -15,7 +15,10 @@ use outrigger_operator::{
 };
 use outrigger_process::{
     health::Health,
-    kubernetes::client::{self, Clients},
+    kubernetes::{
+        client::{self, Clients},
+        watch::ObjectKey,
+    },
     tasks::Tasks,
 };
 use outrigger_testkit::ApiServer;
@@ -57,6 +60,7 @@ impl Operator {
             clients,
             Scope::new(&namespace),
             Metrics::new(&registry).unwrap(),
+            ObjectKey::new(&*namespace, "daprsystem"),
             "test".into(),
         );
         let core = Arc::new(core);
