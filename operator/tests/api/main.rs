@@ -5,6 +5,8 @@ mod fixture;
 mod grants;
 mod process;
 mod services;
+mod status_counts;
+mod status_model;
 mod statuses;
 mod streams;
 #[path = "../support/mod.rs"]
