@@ -218,10 +218,15 @@ impl Board {
         }
     }
 
-    /// `None` if the object is gone, or something that it depends on is not known yet: then it is looked at when it is.
-    pub(super) fn look(&self, id: &Id) -> Option<Look> {
+    /// `None` if the object is gone, or is to be looked at later: because something that it depends on is not known yet, or
+    /// it changed while its status was being written.
+    pub(super) fn look(&self, id: &Id, now: Instant) -> Option<Look> {
         let inner = self.inner.lock();
         let entry = inner.entries.get(id)?;
+        if let Some(not_before) = entry.not_before.filter(|at| *at > now) {
+            self.queue.add(id.clone(), not_before);
+            return None;
+        }
         Some(Look {
             view: entry.view.clone(),
             current: entry.current.clone(),

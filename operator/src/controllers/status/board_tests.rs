@@ -44,8 +44,12 @@ fn component(board: &Board, name: &str, type_: &str) -> Id {
     )
 }
 
+fn look(board: &Board, id: &Id) -> Option<Look> {
+    board.look(id, Instant::now())
+}
+
 fn warnings(board: &Board, id: &Id) -> Vec<String> {
-    board.look(id).unwrap().surroundings.warnings
+    look(board, id).unwrap().surroundings.warnings
 }
 
 /// The objects that are due, in any order.
@@ -63,20 +67,32 @@ async fn an_object_is_looked_at_once_for_many_changes_and_not_soon_after_a_write
     let id = component(&board, "db", "state.redis");
     component(&board, "db", "state.redis");
     assert_eq!(board.queue.next().await, id);
-    let view = board.look(&id).unwrap().view;
+    let view = look(&board, &id).unwrap().view;
+    component(&board, "db", "state.redis");
     board.written(&id, &view, Status::default(), Instant::now() + PACE);
+    assert_eq!(
+        board.queue.next().await,
+        id,
+        "it changed while its status was being written"
+    );
+    assert!(look(&board, &id).is_none(), "which has to wait");
+    assert_eq!(board.queue.next().await, id);
+    let now = look(&board, &id).unwrap();
     assert!(
-        board.look(&id).unwrap().current.is_some(),
-        "without waiting for the watch"
+        now.current.is_none(),
+        "what was written is not the status of the new version"
     );
 
+    board.written(&id, &now.view, Status::default(), Instant::now() + PACE);
+    component(&board, "till", "state.redis");
+    assert_eq!(board.queue.next().await.key.name, "till");
     component(&board, "db", "state.redis");
     assert!(timeout(PACE / 2, board.queue.next()).await.is_err());
     assert_eq!(board.queue.next().await, id);
 
     component(&board, "db", "state.redis");
     board.forget(&id, Instant::now());
-    assert!(board.look(&id).is_none());
+    assert!(look(&board, &id).is_none());
     assert!(timeout(PACE * 2, board.queue.next()).await.is_err());
 }
 
@@ -89,7 +105,7 @@ async fn a_hot_edit_loop_is_looked_at_once_a_second() {
     while start.elapsed() < Duration::from_secs(10) {
         component(&board, "db", "state.redis");
         if let Ok(id) = timeout(Duration::from_millis(10), board.queue.next()).await {
-            let view = board.look(&id).unwrap().view;
+            let view = look(&board, &id).unwrap().view;
             writes.push(start.elapsed());
             board.written(&id, &view, Status::default(), Instant::now() + PACE);
         }
@@ -143,7 +159,7 @@ async fn a_change_has_those_looked_at_that_refer_to_it_and_nobody_else() {
     let text =
         r#"auth.secretStore: there is no component "vault" in this namespace, expected one of type secretstores.*"#;
     assert_eq!(
-        board.look(&endpoint).unwrap().surroundings.store,
+        look(&board, &endpoint).unwrap().surroundings.store,
         Store::Missing(text.into())
     );
     assert_eq!(
@@ -188,7 +204,7 @@ async fn a_change_has_those_looked_at_that_refer_to_it_and_nobody_else() {
     let vault = json!({"spec": {"type": "secretstores.vault", "version": "v1", "metadata": []}, "scopes": ["till"]});
     let vault = observe::<Component>(&board, "vault", vault);
     assert_eq!(due(&board).await, BTreeSet::from([endpoint.clone(), vault]));
-    let surroundings = board.look(&endpoint).unwrap().surroundings;
+    let surroundings = look(&board, &endpoint).unwrap().surroundings;
     assert_eq!(surroundings.store, Store::Fine);
     let text =
         r#"auth.secretStore: component "vault" has the scopes till, expected one of the apps in scopes among them"#;
@@ -241,19 +257,19 @@ async fn nothing_is_said_before_everything_it_depends_on_is_known() {
     let stored = json!({"spec": {"baseUrl": "http://x"}, "auth": {"secretStore": "vault"}, "scopes": ["cart"]});
     let stored = observe::<HTTPEndpoint>(&board, "api", stored);
     due(&board).await;
-    assert!(board.look(&plain).is_some() && board.look(&stored).is_none());
+    assert!(look(&board, &plain).is_some() && look(&board, &stored).is_none());
     board.known(Source::Components, Knowledge::Unavailable, Instant::now());
-    assert!(board.look(&stored).is_none());
+    assert!(look(&board, &stored).is_none());
     assert_eq!(due(&board).await, BTreeSet::from([stored.clone()]));
     board.known(Source::Pods, Knowledge::Unavailable, Instant::now());
     assert_eq!(due(&board).await, BTreeSet::from([stored.clone()]));
-    let surroundings = board.look(&stored).unwrap().surroundings;
+    let surroundings = look(&board, &stored).unwrap().surroundings;
     assert!(matches!(surroundings.store, Store::Unknown(_)), "{surroundings:?}");
     assert!(surroundings.warnings.is_empty(), "{surroundings:?}");
     board.known(Source::Components, Knowledge::Complete, Instant::now());
     assert_eq!(due(&board).await, BTreeSet::from([stored.clone()]));
     assert!(matches!(
-        board.look(&stored).unwrap().surroundings.store,
+        look(&board, &stored).unwrap().surroundings.store,
         Store::Missing(_)
     ));
 }

@@ -83,7 +83,7 @@ impl Writer {
     }
 
     async fn look_at(&self, id: &Id) {
-        let Some(look) = self.board.look(id) else {
+        let Some(look) = self.board.look(id, Instant::now()) else {
             return;
         };
         let view = &look.view;
@@ -127,6 +127,8 @@ impl Writer {
             Written::Failed(error) => {
                 tracing::warn!(kind = id.kind, object = %id.key, error, "cannot write the status; trying again");
                 self.board.failed(id, now);
+                // It may never succeed: the API server writes no status to an object that its own schema cannot read.
+                self.tell(id, view, before, verdict).await;
             }
         }
     }
