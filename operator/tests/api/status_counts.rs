@@ -4,10 +4,14 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, api::DeleteParams};
 use outrigger_crds::{Component, Configuration, HTTPEndpoint, Resiliency, Subscription, status::ConditionType};
+use outrigger_proto::operator::SubscriptionUpdateRequest;
 use outrigger_testkit::{ApiServer, apiserver::audit::Request};
 use serde_json::{Value, json};
 
-use crate::{fixture::Operator, support::eventually};
+use crate::{
+    fixture::Operator,
+    support::{eventually, soon},
+};
 
 fn redis(host: &str) -> Value {
     json!({"spec": {"type": "state.redis", "version": "v1", "metadata": [{"name": "redisHost", "value": host}]}})
@@ -104,11 +108,26 @@ async fn ten_thousand_resyncs_and_restarts_write_nothing() {
     .await;
 
     let (writes, events) = done_so_far(&operator, "before").await;
+    let mut sidecar = operator
+        .server
+        .client(&format!("spiffe://public/ns/{}/cart", operator.namespace))
+        .await;
+    let request = SubscriptionUpdateRequest {
+        namespace: operator.namespace.clone(),
+    };
+    let mut stream = sidecar.subscription_update(request).await.unwrap().into_inner();
     for _ in 0..ROUNDS {
         operator.relist().await;
     }
     let after = done_so_far(&operator, "after").await;
     assert_eq!(after, (writes + 1, events), "the marker's own and no other");
+    // Nor did a sidecar hear of it: what it hears first is the next edit.
+    let other = json!({"spec": {"pubsubname": "bus", "topic": "bills", "routes": {"default": "/"}}});
+    operator.apply::<Subscription>("next", other).await;
+    let event = soon("an event", stream.message()).await.unwrap().unwrap();
+    let subscription: Value = serde_json::from_slice(&event.subscription).unwrap();
+    assert_eq!(subscription["metadata"]["name"], "next");
+    let after = done_so_far(&operator, "heard").await;
 
     // Another writer adds what is not ours to touch.
     let status = &settled[0].1;
