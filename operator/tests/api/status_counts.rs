@@ -107,7 +107,6 @@ async fn ten_thousand_resyncs_and_restarts_write_nothing() {
     })
     .await;
 
-    let (writes, events) = done_so_far(&operator, "before").await;
     let mut sidecar = operator
         .server
         .client(&format!("spiffe://public/ns/{}/cart", operator.namespace))
@@ -116,17 +115,27 @@ async fn ten_thousand_resyncs_and_restarts_write_nothing() {
         namespace: operator.namespace.clone(),
     };
     let mut stream = sidecar.subscription_update(request).await.unwrap().into_inner();
+    // First the stream repeats what changed last.
+    let edit = async |name: &str| {
+        let other = json!({"spec": {"pubsubname": "bus", "topic": name, "routes": {"default": "/"}}});
+        operator.apply::<Subscription>(name, other).await;
+    };
+    let mut next = async || {
+        let event = soon("an event", stream.message()).await.unwrap().unwrap();
+        let subscription: Value = serde_json::from_slice(&event.subscription).unwrap();
+        subscription["metadata"]["name"].as_str().unwrap().to_owned()
+    };
+    edit("zeroth").await;
+    while next().await != "zeroth" {}
+    let (writes, events) = done_so_far(&operator, "before").await;
     for _ in 0..ROUNDS {
         operator.relist().await;
     }
     let after = done_so_far(&operator, "after").await;
     assert_eq!(after, (writes + 1, events), "the marker's own and no other");
     // Nor did a sidecar hear of it: what it hears first is the next edit.
-    let other = json!({"spec": {"pubsubname": "bus", "topic": "bills", "routes": {"default": "/"}}});
-    operator.apply::<Subscription>("next", other).await;
-    let event = soon("an event", stream.message()).await.unwrap().unwrap();
-    let subscription: Value = serde_json::from_slice(&event.subscription).unwrap();
-    assert_eq!(subscription["metadata"]["name"], "next");
+    edit("next").await;
+    assert_eq!(next().await, "next");
     let after = done_so_far(&operator, "heard").await;
 
     // Another writer adds what is not ours to touch.
