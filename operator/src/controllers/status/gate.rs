@@ -83,11 +83,11 @@ impl Gate {
         until
     }
 
-    /// Takes in that a write succeeded.
+    /// Takes in that a write was not refused.
     pub(super) fn open(&self, kind: &str) {
         if let Some(closed) = self.closed.lock().remove(kind) {
             self.report(kind, closed.refusal, 0);
-            tracing::info!(kind, "the status of this kind can be written again");
+            tracing::info!(kind, "the status of this kind is no longer refused");
         }
     }
 

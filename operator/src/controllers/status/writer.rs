@@ -126,6 +126,8 @@ impl Writer {
             }
             Written::Failed(error) => {
                 tracing::warn!(kind = id.kind, object = %id.key, error, "cannot write the status; trying again");
+                // That is no refusal, and the write may have happened: then none follows that would say so.
+                self.gate.open(id.kind);
                 self.board.failed(id, now);
                 // It may never succeed: the API server writes no status to an object that its own schema cannot read.
                 self.tell(id, view, before, verdict).await;
