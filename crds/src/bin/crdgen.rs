@@ -1,24 +1,26 @@
-//! Writes what is generated from the types: the CustomResourceDefinitions of the chart, and reference pages.
+//! Writes the CustomResourceDefinitions into the chart, and the reference of conditions into the docs.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
-use outrigger_crds::{definition, status::reference};
+use outrigger_crds::status::reference;
 
 fn main() -> anyhow::Result<()> {
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let crds = root.join("charts/dapr/crds");
-    for (file, yaml) in definition::files()? {
-        write(&crds.join(file), &yaml)?;
+    let folder = match std::env::args_os().nth(1) {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/dapr/crds")),
+    };
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    for (file, yaml) in outrigger_crds::definition::files()? {
+        let path = folder.join(file);
+        fs::write(&path, yaml).with_context(|| format!("write {}", path.display()))?;
+        println!("{}", path.display());
     }
-    write(&root.join("docs").join(reference::PATH), &reference::page())
-}
-
-fn write(path: &Path, content: &str) -> anyhow::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    }
-    fs::write(path, content).with_context(|| format!("write {}", path.display()))?;
-    println!("{}", path.display());
+    let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).join(reference::PATH);
+    fs::write(&page, reference::page()).with_context(|| format!("write {}", page.display()))?;
+    println!("{}", page.display());
     Ok(())
 }

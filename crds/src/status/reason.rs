@@ -181,7 +181,7 @@ pub(super) const WARNINGS: &[WarningText] = &[
     WarningText {
         kinds: "Resiliency",
         field: "`spec.targets.apps`, `spec.targets.components`",
-        meaning: "no pod of the namespace has the app id; no component of the name",
+        meaning: "no pod of the namespace has the app id; no component of the name, or one whose scopes share no app with the resource",
     },
     WarningText {
         kinds: "MCPServer",

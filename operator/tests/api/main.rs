@@ -7,6 +7,7 @@ mod process;
 mod services;
 mod status_counts;
 mod status_model;
+mod status_oracle;
 mod statuses;
 mod streams;
 #[path = "../support/mod.rs"]
