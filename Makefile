@@ -18,7 +18,7 @@ DEMO := $(CARGO_TARGET_DIR)/debug/demo
 # Tiers by the names of test programs: `api` and `chart` need a real API server, `cluster` a whole node; others need neither.
 TESTS := $(notdir $(basename $(wildcard */tests/*.rs lib/*/tests/*.rs))) \
 	$(notdir $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs lib/*/tests/*/main.rs)))
-API_TESTS := api apiserver chart
+API_TESTS := api apiserver chart definitions
 CLUSTER_TESTS := cluster
 FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 UNIT_TESTS := $(sort $(filter-out $(API_TESTS) $(CLUSTER_TESTS),$(TESTS)))

@@ -7,7 +7,10 @@ use std::borrow::Cow;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
-use crate::{go, raw};
+use crate::{
+    go, raw,
+    status::{self, Status},
+};
 
 /// An object, or why it could not be read: use it as `Api<Guarded<Component>>`.
 ///
@@ -28,6 +31,8 @@ pub struct InvalidObject {
     pub error: String,
     /// Metadata of the object, empty if that is what cannot be read.
     pub metadata: Box<ObjectMeta>,
+    /// Status of the object, as far as it can be read.
+    pub status: Option<Status>,
 }
 
 /// Reads an object from JSON text.
@@ -42,18 +47,22 @@ pub fn decode<K: DeserializeOwned>(json: &str) -> Result<K, InvalidObject> {
             Err(error) => message::describe(&error.path().to_string(), error.inner()),
             Ok(_) => message::describe("", &plain),
         };
-        let OnlyMetadata { metadata } = serde_json::from_str(json).unwrap_or_default();
+        let Frame { metadata, status } = serde_json::from_str(json).unwrap_or_default();
         InvalidObject {
             error,
             metadata: Box::new(metadata),
+            status,
         }
     })
 }
 
+/// What every object has around its own fields.
 #[derive(Default, Deserialize)]
-struct OnlyMetadata {
+struct Frame {
     #[serde(default, deserialize_with = "go::nullable")]
     metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "status::readable")]
+    status: Option<Status>,
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {

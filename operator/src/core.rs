@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use outrigger_crds::{DaprResource, Subscription};
-use outrigger_process::{health::Target, kubernetes::client::Clients, tasks::Tasks};
+use outrigger_process::{
+    health::Target,
+    kubernetes::{client::Clients, watch::ObjectKey},
+    tasks::Tasks,
+};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -41,15 +45,15 @@ pub struct Core {
 }
 
 impl Core {
-    /// Nothing is read yet. `instance` names this process in Events.
-    pub fn new(clients: Clients, scope: Scope, metrics: Metrics, instance: String) -> Self {
+    /// Nothing is read yet. `system` is the control plane's own Configuration; `instance` names this process in Events.
+    pub fn new(clients: Clients, scope: Scope, metrics: Metrics, system: ObjectKey, instance: String) -> Self {
         let source = FromApiServer(clients.calls.clone());
         let events = Events::new(clients.calls.clone(), instance, metrics.kubernetes_events.clone());
         Self {
             indexes: Indexes::new(&metrics),
             pods: Arc::default(),
             secrets: Arc::new(Secrets::new(Box::new(source), metrics.secret_reads.clone())),
-            board: Arc::default(),
+            board: Arc::new(Board::new(system)),
             events: Arc::new(events),
             clients,
             scope,
@@ -81,6 +85,7 @@ impl Core {
             self.clients.watches.clone(),
             self.scope.clone(),
             self.pods.clone(),
+            self.board.clone(),
             caches,
             stop,
         );
@@ -127,15 +132,9 @@ impl Core {
     }
 
     async fn write_statuses(&self, stop: CancellationToken) {
-        let statuses = Writer {
-            board: self.board.clone(),
-            client: self.clients.calls.clone(),
-            secrets: self.secrets.clone(),
-            indexes: self.indexes.clone(),
-            events: self.events.clone(),
-            writes: self.metrics.status_writes.clone(),
-            forbidden: Default::default(),
-        };
+        let client = self.clients.calls.clone();
+        let (board, secrets, events) = (self.board.clone(), self.secrets.clone(), self.events.clone());
+        let statuses = Writer::new(board, client, secrets, events, &self.metrics);
         statuses.run(stop).await;
     }
 

@@ -16,6 +16,7 @@ pub struct Metrics {
     pub denied: IntCounterVec,
     pub secret_reads: IntCounterVec,
     pub status_writes: IntCounterVec,
+    pub status_refused: IntGaugeVec,
     pub watchdog_pods: IntCounterVec,
     pub kubernetes_events: IntCounterVec,
     pub trust_writes: IntCounterVec,
@@ -93,6 +94,11 @@ impl Metrics {
                 "dapr_operator_status_writes_total",
                 "Writes of the status of resources, by result.",
                 &["kind", "result"],
+            )?,
+            status_refused: gauge(
+                "dapr_operator_status_refused",
+                "1 while the status of a kind is not written because the API server refuses it, by reason.",
+                &["kind", "reason"],
             )?,
             watchdog_pods: counter(
                 "dapr_operator_watchdog_pods_total",

@@ -75,38 +75,55 @@ impl PodInfo {
     }
 }
 
+/// How a pod that asks for a sidecar changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodChange {
+    pub namespace: String,
+    pub before: Option<PodInfo>,
+    pub after: Option<PodInfo>,
+}
+
 impl Pods {
-    pub fn apply(&self, pod: &PodMetadata) {
+    /// Takes in a pod that is new or changed. Returns what changed of what is known.
+    pub fn apply(&self, pod: &PodMetadata) -> Option<PodChange> {
         let key = ObjectKey::of(pod);
-        self.set(&key, PodInfo::of(pod));
+        self.set(&key, PodInfo::of(pod))
     }
 
-    pub fn delete(&self, key: &ObjectKey) {
-        self.set(key, None);
+    /// Takes in that a pod is gone. Returns what changed of what is known.
+    pub fn delete(&self, key: &ObjectKey) -> Option<PodChange> {
+        self.set(key, None)
     }
 
-    fn set(&self, key: &ObjectKey, info: Option<PodInfo>) {
+    fn set(&self, key: &ObjectKey, info: Option<PodInfo>) -> Option<PodChange> {
         let mut inner = self.inner.write();
         if info.is_none() && !inner.namespaces.contains_key(&key.namespace) {
-            return;
+            return None;
         }
         let space = inner.namespaces.entry(key.namespace.clone()).or_default();
-        let app = info.as_ref().map(|info| info.app.clone());
-        let old = match info {
+        let before = match info.clone() {
             Some(info) => space.pods.insert(key.name.clone(), info),
             None => space.pods.remove(&key.name),
         };
-        if old.as_ref() == space.pods.get(&key.name) {
-            return;
-        }
-        for app in app.into_iter().chain(old.map(|old| old.app)) {
-            space.assign(&app);
+        let change = PodChange {
+            namespace: key.namespace.clone(),
+            before,
+            after: info,
+        };
+        if change.before != change.after {
+            for info in change.after.iter().chain(&change.before) {
+                space.assign(&info.app);
+            }
         }
         if space.pods.is_empty() && space.assigned.is_empty() {
             inner.namespaces.remove(&key.namespace);
         }
         drop(inner);
+        if change.before == change.after {
+            return None;
+        }
         self.changes.send_replace(());
+        Some(change)
     }
 
     pub fn set_synced(&self) {

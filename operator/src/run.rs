@@ -18,7 +18,9 @@ use outrigger_process::{
     kubernetes::{
         client::{self, Clients},
         lease::{Election, Params},
-        trust_bundle, webhook,
+        trust_bundle,
+        watch::ObjectKey,
+        webhook,
     },
     metrics,
     tasks::{Tasks, stop_on_signals},
@@ -195,6 +197,7 @@ impl Operator {
             self.clients.clone(),
             self.scope.clone(),
             self.metrics.clone(),
+            ObjectKey::new(namespace, &self.config),
             self.environment.hostname.clone(),
         );
         let core = Arc::new(core);

@@ -5,6 +5,9 @@ mod fixture;
 mod grants;
 mod process;
 mod services;
+mod status_counts;
+mod status_model;
+mod status_oracle;
 mod statuses;
 mod streams;
 #[path = "../support/mod.rs"]

@@ -9,7 +9,7 @@ use kube::{
 };
 use outrigger_crds::{Subscription, subscription::convert::ROUTES_ANNOTATION};
 use outrigger_operator::{core::Core, metrics::Metrics, scope::Scope};
-use outrigger_process::{health::Health, tasks::Tasks};
+use outrigger_process::{health::Health, kubernetes::watch::ObjectKey, tasks::Tasks};
 use outrigger_testkit::{ApiServer, toolchain::Toolchain};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -350,7 +350,13 @@ async fn old_stored_objects_keep_no_operator_from_becoming_ready() {
     stored_as("v2alpha1", &url).await;
     let health = Health::default();
     let metrics = Metrics::new(&Registry::new()).unwrap();
-    let core = Core::new(clients(&client), Scope::new(&namespace), metrics, "test".into());
+    let core = Core::new(
+        clients(&client),
+        Scope::new(&namespace),
+        metrics,
+        ObjectKey::new(&*namespace, "daprsystem"),
+        "test".into(),
+    );
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new(stop.clone());
     core.spawn_watches(&mut tasks, health.target("caches"));
