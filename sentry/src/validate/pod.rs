@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Pod {
-    #[serde(deserialize_with = "metadata")]
+    #[serde(default, deserialize_with = "metadata")]
     pub(super) metadata: ObjectMeta,
     #[serde(default)]
     pub(super) spec: Option<PodSpec>,
