@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use outrigger_identity::Expect;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -112,10 +113,24 @@ impl Probes {
     async fn new(stage: &Stage, first: &str, stop: &CancellationToken) -> anyhow::Result<Self> {
         let up_to_date = Probe::new(stage, Some(stage.sidecar_anchors()), first, stop).await?;
         let frozen = Probe::new(stage, None, first, stop).await?;
+        let targets = stage.targets()?;
+        // What counts as a success has to be able to fail.
+        for target in &targets {
+            let nobody = Target {
+                kind: target.kind,
+                address: target.address.clone(),
+                expect: Expect::Workload {
+                    namespace: "nowhere".to_owned(),
+                    app_id: "nobody".to_owned(),
+                },
+            };
+            let refused = in_time(up_to_date.shake_hands(&nobody)).await.is_err();
+            ensure!(refused, "{} passed for somebody else", target.address);
+        }
         Ok(Self {
             up_to_date,
             frozen,
-            targets: stage.targets()?,
+            targets,
         })
     }
 
