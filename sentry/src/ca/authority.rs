@@ -1,14 +1,15 @@
 //! An authority loaded from stored material, verified before it is used.
 
 use outrigger_identity::pem;
-use rcgen::{Issuer, KeyPair};
+use rcgen::{CertificateParams, Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate, X509Version};
 
 use super::{
-    Material,
+    Material, encode_pem,
     paths::{arrange, expiry},
+    signature,
 };
 
 /// Why stored material cannot be used. Every text says which part is wrong and how.
@@ -29,6 +30,10 @@ pub struct Authority {
     anchors_pem: String,
     chain_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    /// The issuer's name, DER as it stands in its certificate.
+    subject: Vec<u8>,
+    /// Its subject key identifier, if it has one.
+    key_identifier: Option<Vec<u8>>,
     /// The chain as it is stored, without a root.
     chain: Vec<CertificateDer<'static>>,
     not_after: OffsetDateTime,
@@ -69,12 +74,19 @@ impl Authority {
         let key = KeyPair::try_from(&key)
             .map_err(|error| MaterialError::IssuerKey(format!("unsupported kind of key or encoding: {error}")))?;
         check_key(&key, &chain[0])?;
-        let issuer =
-            Issuer::from_ca_cert_der(&chain[0], key).map_err(|error| MaterialError::IssuerChain(error.to_string()))?;
+        let (subject, key_identifier) = names(&chain[0]).map_err(MaterialError::IssuerChain)?;
+        // The library reads simple names only; certificates carry the bytes of `subject` in any case.
+        let issuer = match Issuer::from_ca_cert_der(&chain[0], &key).is_ok() {
+            true => Issuer::from_ca_cert_der(&chain[0], key),
+            false => Ok(Issuer::new(CertificateParams::default(), key)),
+        };
+        let issuer = issuer.map_err(|error| MaterialError::IssuerChain(error.to_string()))?;
         Ok(Self {
             anchors_pem: encode(&anchors),
             chain_pem: encode(&sent),
             issuer,
+            subject,
+            key_identifier,
             chain,
             not_after,
         })
@@ -97,6 +109,14 @@ impl Authority {
 
     pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
+    }
+
+    pub(super) fn subject(&self) -> &[u8] {
+        &self.subject
+    }
+
+    pub(super) fn key_identifier(&self) -> Option<&[u8]> {
+        self.key_identifier.as_deref()
     }
 
     pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
@@ -157,7 +177,7 @@ fn check_chain(
     if is_self_signed(first) {
         return Err("the issuer is self-signed: it has to be an intermediate below a trust anchor".to_owned());
     }
-    if !first.is_ca() {
+    if !may_sign(first) {
         return Err(format!(
             "{} may not sign: it is not the certificate of an authority",
             first.subject()
@@ -172,6 +192,7 @@ fn check_chain(
             ));
         }
     }
+    chain.iter().try_for_each(check_purposes)?;
     let last = chain.last().unwrap_or(first);
     let mut refusal = format!("{} is signed by none of the trust anchors", last.subject());
     // From the longest way to the shortest, so that the reason given in the end is that of the shortest.
@@ -207,7 +228,42 @@ pub(super) fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
 }
 
 pub(super) fn is_signed_by(child: &X509Certificate<'_>, parent: &X509Certificate<'_>) -> bool {
-    child.issuer().as_raw() == parent.subject().as_raw() && child.verify_signature(Some(parent.public_key())).is_ok()
+    child.issuer().as_raw() == parent.subject().as_raw()
+        && signature::certificate_is_signed_by(child, parent)
+        && may_sign(parent)
+}
+
+/// Upstream's conditions for a parent: an authority, and if the certificate says what its key is for, then for certificates.
+fn may_sign(certificate: &X509Certificate<'_>) -> bool {
+    let for_certificates = match certificate.key_usage() {
+        Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+        Err(_) => false,
+    };
+    for_certificates && (certificate.version() != X509Version::V3 || certificate.is_ca())
+}
+
+/// Purposes bind what is below: with any at all, serving TLS has to be one of them, or peers refuse every certificate.
+fn check_purposes(certificate: &X509Certificate<'_>) -> Result<(), String> {
+    match certificate.extended_key_usage() {
+        Ok(None) => Ok(()),
+        Ok(Some(purposes)) if purposes.value.any || purposes.value.server_auth => Ok(()),
+        _ => Err(format!(
+            "{} is for other purposes than serving TLS (its extended key usage lacks serverAuth)",
+            certificate.subject()
+        )),
+    }
+}
+
+/// The name of a certificate's subject, DER, and the identifier of its key.
+fn names(certificate: &CertificateDer<'_>) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
+    let identifier = parsed
+        .iter_extensions()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
+            _ => None,
+        });
+    Ok((parsed.subject().as_raw().to_vec(), identifier))
 }
 
 fn check_key(key: &KeyPair, certificate: &CertificateDer<'_>) -> Result<(), MaterialError> {
@@ -223,18 +279,7 @@ fn check_key(key: &KeyPair, certificate: &CertificateDer<'_>) -> Result<(), Mate
 }
 
 pub(super) fn encode(chain: &[CertificateDer<'_>]) -> String {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    let mut text = String::new();
-    for der in chain {
-        let body = STANDARD.encode(der);
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        for line in body.as_bytes().chunks(64) {
-            text.push_str(&String::from_utf8_lossy(line));
-            text.push('\n');
-        }
-        text.push_str("-----END CERTIFICATE-----\n");
-    }
-    text
+    chain.iter().map(|der| encode_pem("CERTIFICATE", der)).collect()
 }
 
 #[cfg(test)]

@@ -8,10 +8,13 @@ use rcgen::{
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
-use super::{Authority, PublicKey, serial};
+use super::{Authority, PublicKey, certify::tlv, encode_pem, serial};
 
 /// Object id of the extension that lists a pod's container images.
 const IMAGES_OID: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 100, 1];
+
+/// Tag of an OCTET STRING.
+const OCTET_STRING: u8 = 0x04;
 
 /// What a certificate says.
 #[derive(Debug, Clone)]
@@ -75,7 +78,6 @@ impl Authority {
         // An empty subject makes the alternative names critical, as they should be.
         params.distinguished_name = DistinguishedName::new();
         params.is_ca = IsCa::NoCa;
-        params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![SanType::URI(ascii(&leaf.id.to_string())?)];
@@ -86,12 +88,12 @@ impl Authority {
             let json = serde_json::to_vec(&leaf.images).map_err(SignError::Images)?;
             params
                 .custom_extensions
-                .push(CustomExtension::from_oid_content(IMAGES_OID, octet_string(&json)));
+                .push(CustomExtension::from_oid_content(IMAGES_OID, tlv(OCTET_STRING, &json)));
         }
         let not_after = params.not_after;
-        let certificate = params.signed_by(&key.0, self.issuer())?;
+        let certificate = self.certify(params, &key.0)?;
         Ok(Signed {
-            chain_pem: certificate.pem() + self.chain_pem(),
+            chain_pem: encode_pem("CERTIFICATE", &certificate) + self.chain_pem(),
             not_after,
         })
     }
@@ -99,21 +101,6 @@ impl Authority {
 
 fn ascii(name: &str) -> Result<Ia5String, SignError> {
     Ia5String::try_from(name).map_err(|_| SignError::Name(name.to_owned()))
-}
-
-/// DER: tag 4, length, content.
-fn octet_string(content: &[u8]) -> Vec<u8> {
-    let mut der = vec![0x04];
-    if content.len() < 0x80 {
-        der.extend(u8::try_from(content.len()));
-    } else {
-        let length = content.len().to_be_bytes();
-        let significant = &length[length.iter().take_while(|byte| **byte == 0).count()..];
-        der.extend(u8::try_from(0x80 | significant.len()));
-        der.extend_from_slice(significant);
-    }
-    der.extend_from_slice(content);
-    der
 }
 
 #[cfg(test)]
@@ -211,6 +198,6 @@ mod tests {
             br#"[{"role":"app","containerName":"main","image":"shop:1"}]"#
         );
         assert_eq!(extension.value[0], 4);
-        assert_eq!(octet_string(&[7; 300])[..4], [4, 0x82, 1, 44]);
+        assert_eq!(tlv(OCTET_STRING, &[7; 300])[..4], [4, 0x82, 1, 44]);
     }
 }

@@ -3,6 +3,8 @@
 use rcgen::SubjectPublicKeyInfo;
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
+use super::signature;
+
 /// Why a request cannot be signed. The texts are upstream's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
@@ -35,7 +37,9 @@ impl PublicKey {
         if !rest.is_empty() {
             return Err(malformed("trailing data".to_owned()));
         }
-        request.verify_signature().map_err(|_| RequestError::Signature)?;
+        if !signature::request_is_signed(&request) {
+            return Err(RequestError::Signature);
+        }
         // The key's own algorithm, not the one the request was signed with.
         SubjectPublicKeyInfo::from_der(request.certification_request_info.subject_pki.raw)
             .map(Self)
@@ -58,6 +62,8 @@ mod tests {
             &rcgen::PKCS_ED25519,
             &rcgen::PKCS_ECDSA_P256_SHA256,
             &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_ECDSA_P521_SHA512,
+            &rcgen::PKCS_ECDSA_P521_SHA256,
             &rcgen::PKCS_RSA_SHA256,
         ] {
             let key = KeyPair::generate_for(algorithm).unwrap();
