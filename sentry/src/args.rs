@@ -1,4 +1,8 @@
-//! Command line of sentry: upstream's flags and defaults.
+//! Command line of sentry: upstream's flags and defaults, and a few of our own.
+
+mod jwt;
+mod oidc;
+mod policy;
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +13,10 @@ use outrigger_process::{flags, logs::LogArgs, metrics::MetricsArgs};
 
 /// Below, certificates could not be renewed in time.
 const MIN_CA_TTL: time::Duration = time::Duration::seconds(10);
+
+pub(crate) use policy::Policy;
+
+use crate::{jwt::JwtOptions, oidc::OidcOptions};
 
 /// Where sentry runs, which decides where its material is kept and who may ask for certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,40 +86,12 @@ pub struct Args {
     #[arg(long, default_value = "24h", value_parser = flags::duration)]
     pub trust_anchor_propagation_grace: GoDuration,
 
-    /// Issue JWT-SVIDs.
-    #[arg(long)]
-    pub jwt_enabled: bool,
-    #[arg(long, default_value = "jwt.key")]
-    pub jwt_key_filename: PathBuf,
-    #[arg(long, default_value = "jwks.json")]
-    pub jwks_filename: PathBuf,
-    #[arg(long)]
-    pub jwt_issuer: Option<String>,
-    #[arg(long, default_value = "RS256")]
-    pub jwt_signing_algorithm: String,
-    #[arg(long)]
-    pub jwt_key_id: Option<String>,
-    #[arg(long, default_value = "24h")]
-    pub jwt_ttl: String,
-    /// Serve OIDC discovery.
-    #[arg(long)]
-    pub oidc_enabled: bool,
-    #[arg(long, default_value = "9080")]
-    pub oidc_server_listen_port: u16,
-    #[arg(long, default_value = "localhost")]
-    pub oidc_server_listen_address: String,
-    #[arg(long, default_value_t = true)]
-    pub oidc_server_tls_enabled: bool,
-    #[arg(long)]
-    pub oidc_server_tls_cert_file: Option<PathBuf>,
-    #[arg(long)]
-    pub oidc_server_tls_key_file: Option<PathBuf>,
-    #[arg(long)]
-    pub oidc_jwks_uri: Option<String>,
-    #[arg(long)]
-    pub oidc_path_prefix: Option<String>,
-    #[arg(long, value_delimiter = ',')]
-    pub oidc_allowed_hosts: Vec<String>,
+    #[command(flatten)]
+    pub jwt: jwt::JwtArgs,
+    #[command(flatten)]
+    pub oidc: oidc::OidcArgs,
+    #[command(flatten)]
+    pub policy: policy::PolicyArgs,
 }
 
 /// Flags after validation, and the environment.
@@ -122,6 +102,10 @@ pub struct Options {
     /// Namespace of the control plane.
     pub namespace: String,
     pub names: Names,
+    pub(crate) jwt: JwtOptions,
+    /// `None` when nothing is to be served.
+    pub(crate) oidc: Option<OidcOptions>,
+    pub(crate) policy: Policy,
     pub renewal: Renewal,
 }
 
@@ -182,15 +166,8 @@ impl Args {
             "kubernetes" => Mode::Kubernetes,
             other => bail!("--mode: found {other:?}, expected standalone or kubernetes"),
         };
-        if self.jwt_issuer.is_some() && !self.jwt_enabled {
-            bail!("--jwt-issuer needs --jwt-enabled");
-        }
-        if self.jwt_enabled {
-            bail!("--jwt-enabled: JWT-SVIDs are not part of this release");
-        }
-        if self.oidc_enabled {
-            bail!("--oidc-enabled: OIDC discovery is not part of this release");
-        }
+        let jwt = self.jwt.options(&self.issuer_credentials)?;
+        let oidc = self.oidc.options(jwt.enabled)?;
         let trust_domain = TrustDomain::new(&self.trust_domain).context("--trust-domain")?;
         let namespace = match (
             std::env::var("NAMESPACE")
@@ -213,6 +190,9 @@ impl Args {
             trust_domain,
             namespace,
             names,
+            jwt,
+            oidc,
+            policy: self.policy.policy()?,
             renewal: self.renewal()?,
         })
     }
@@ -286,7 +266,28 @@ mod tests {
             (&["-mode", "k8s"][..], "--mode: found \"k8s\""),
             (&["-trust-domain", "Upper"], "--trust-domain"),
             (&["-jwt-issuer", "https://x"], "--jwt-issuer needs --jwt-enabled"),
-            (&["-jwt-enabled"], "--jwt-enabled: JWT-SVIDs are not part"),
+            (
+                &["-jwt-signing-algorithm", "HS256"],
+                "--jwt-signing-algorithm: found \"HS256\", expected one of RS256",
+            ),
+            (&["-jwt-ttl", "-1s"], "--jwt-ttl: found -1s"),
+            (
+                &["-jwt-enabled", "-oidc-enabled"],
+                "--oidc-enabled: TLS needs --oidc-server-tls-cert-file",
+            ),
+            (&["-oidc-server-tls-cert-file", "c"], "needs --oidc-server-tls-key-file"),
+            (&["-oidc-server-tls-key-file", "k"], "needs --oidc-server-tls-cert-file"),
+            (
+                &[
+                    "-jwt-enabled",
+                    "-oidc-enabled",
+                    "-oidc-server-tls-enabled=false",
+                    "-oidc-path-prefix",
+                    "x",
+                ],
+                "--oidc-path-prefix: found \"x\", expected a path that starts with /",
+            ),
+            (&["-denied-ids", "cart"], "--denied-ids: \"cart\""),
             (&["-ca-ttl", "9s"], "--ca-ttl: found 9s, expected at least 10s"),
             (
                 &["-ca-renewal-threshold", "1"],
@@ -296,9 +297,53 @@ mod tests {
                 &["-trust-anchor-propagation-grace", "-1s"],
                 "--trust-anchor-propagation-grace: found -1s",
             ),
-            (&["-oidc-enabled"], "--oidc-enabled: OIDC discovery is not part"),
         ] {
             assert!(options(words).unwrap_err().to_string().contains(text), "{words:?}");
         }
+    }
+
+    #[test]
+    fn relative_jwt_names_are_in_the_credentials_folder_and_unset_is_not_empty() {
+        let jwt = options(&[
+            "-jwt-enabled",
+            "-issuer-credentials=/c",
+            "-jwt-key-filename=a.key",
+            "-jwks-filename=/k/s.json",
+        ]);
+        let jwt = jwt.unwrap().jwt;
+        assert_eq!(
+            (jwt.key.to_str(), jwt.jwks.to_str()),
+            (Some("/c/a.key"), Some("/k/s.json"))
+        );
+        assert_eq!(jwt.issuer, None);
+        assert_eq!(
+            options(&["-jwt-enabled", "-jwt-issuer="]).unwrap().jwt.issuer,
+            Some(String::new())
+        );
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas_and_add_up() {
+        let words = [
+            "-jwt-enabled",
+            "-oidc-enabled",
+            "-oidc-server-tls-enabled=false",
+            "-oidc-allowed-hosts=a,b",
+            "-oidc-allowed-hosts",
+            "c",
+        ];
+        let parsed = flags::parse::<Args>(
+            flags::Style::Pflag,
+            std::iter::once("sentry").chain(words).map(Into::into),
+        )
+        .unwrap();
+        assert_eq!(parsed.oidc.oidc_allowed_hosts, ["a", "b", "c"]);
+        assert!(
+            options(&["-oidc-enabled", "-oidc-server-tls-enabled=false"])
+                .unwrap()
+                .oidc
+                .is_none(),
+            "off without JWTs"
+        );
     }
 }

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use futures::{FutureExt, Stream, StreamExt};
 use outrigger_process::health::Target;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -14,12 +13,13 @@ use crate::{
     metrics::Metrics,
     rotation::{Decision, Plan, Reporter, decide, prepare},
     store::{Found, Published, Store, StoreError, Version},
+    watch::Changes,
 };
 
 /// How often the store is looked at for changes that somebody made.
-const REFRESH: Duration = Duration::from_secs(30);
+pub(crate) const REFRESH: Duration = Duration::from_secs(30);
 /// Pause after a failed attempt to get the first authority.
-const RETRY: Duration = Duration::from_secs(2);
+pub(crate) const RETRY: Duration = Duration::from_secs(2);
 /// Looks at the store are at least this far apart.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Steps and lost races in one look at the store; what is left is for the next look.
@@ -104,7 +104,7 @@ impl Bundle {
         loop {
             match self.refresh(OffsetDateTime::now_utc()).await {
                 Ok(()) => return Ok(()),
-                Err(BundleError::Store(error @ (StoreError::Missing { .. } | StoreError::Api { .. }))) => {
+                Err(BundleError::Store(error)) if error.may_pass() => {
                     let text = format!("{:#}", anyhow::Error::from(error));
                     tracing::warn!(error = text, "no certificate authority yet; trying again");
                     target.not_ready(text);
@@ -118,10 +118,9 @@ impl Bundle {
         }
     }
 
-    /// Follows the store until `stop`; `changes` yields when it may have changed. Whatever goes wrong, the last good authority
+    /// Follows the store until `stop`; `changes` tell when it may have changed. Whatever goes wrong, the last good authority
     /// goes on signing.
-    pub(crate) async fn follow(mut self, changes: impl Stream<Item = ()>, stop: CancellationToken) {
-        let mut changes = std::pin::pin!(changes.fuse());
+    pub(crate) async fn follow(mut self, mut changes: Changes, stop: CancellationToken) {
         loop {
             let due = self.again.map(|again| again - OffsetDateTime::now_utc());
             let due = due.map_or(REFRESH, |due| {
@@ -129,12 +128,7 @@ impl Bundle {
             });
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(due) => {}
-                Some(()) = changes.next() => {
-                    // A write of ours or of others is rarely alone.
-                    tokio::time::sleep(PAUSE).await;
-                    while let Some(Some(())) = changes.next().now_or_never() {}
-                }
+                () = changes.any(due) => {}
             }
             if let Err(error) = self.refresh(OffsetDateTime::now_utc()).await {
                 let error = format!("{:#}", anyhow::Error::from(error));
@@ -257,6 +251,7 @@ impl Bundle {
 mod tests {
     use std::path::Path;
 
+    use futures::FutureExt;
     use outrigger_core::{TrustDomain, control_plane::Service};
     use outrigger_process::health::Health;
 

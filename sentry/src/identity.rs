@@ -9,34 +9,38 @@ use time::OffsetDateTime;
 use crate::{
     bundle::Current,
     ca::{Leaf, PublicKey},
-    settings::Settings,
+    metrics::Metrics,
+    settings::LiveSettings,
 };
 
 /// Signs certificates for sentry itself.
 pub(crate) struct OwnIssuer {
     pub(crate) current: Current,
     pub(crate) id: SpiffeId,
-    pub(crate) settings: Settings,
+    pub(crate) settings: LiveSettings,
+    pub(crate) metrics: Metrics,
 }
 
 impl OwnIssuer {
     fn sign(&self, request: &SigningRequest) -> Result<Issued, FetchError> {
-        let refused = |reason: String| FetchError::Response(reason);
-        let authority = self
-            .current
-            .get()
-            .ok_or_else(|| refused("no certificate authority yet".to_owned()))?;
-        let key = PublicKey::from_request(request.csr.as_bytes()).map_err(|error| refused(error.to_string()))?;
+        let refused = |reason: &str, error: String| {
+            self.metrics.server_certificate_failed(reason);
+            FetchError::Response(error)
+        };
+        let authority = self.current.get();
+        let authority = authority.ok_or_else(|| refused("ca_error", "no certificate authority yet".to_owned()))?;
+        let key = PublicKey::from_request(request.csr.as_bytes());
+        let key = key.map_err(|error| refused("invalid_csr", error.to_string()))?;
+        let settings = self.settings.get();
         let leaf = Leaf {
             id: self.id.clone(),
             dns_names: Vec::new(),
-            ttl: self.settings.ttl,
-            skew: self.settings.skew,
+            ttl: settings.ttl,
+            skew: settings.skew,
             images: Vec::new(),
         };
-        let signed = authority
-            .sign(&leaf, &key, OffsetDateTime::now_utc())
-            .map_err(|error| refused(error.to_string()))?;
+        let signed = authority.sign(&leaf, &key, OffsetDateTime::now_utc());
+        let signed = signed.map_err(|error| refused("ca_error", error.to_string()))?;
         Ok(Issued {
             chain: signed.chain_pem.into_bytes(),
             ..Issued::default()

@@ -108,7 +108,11 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
     move |source| StoreError::File { action, path, source }
 }
 
-fn read(path: &Path) -> Result<Option<String>, StoreError> {
+/// The text of a file; `None` when it does not exist.
+///
+/// # Errors
+/// Names the file.
+pub(crate) fn read(path: &Path) -> Result<Option<String>, StoreError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -116,7 +120,11 @@ fn read(path: &Path) -> Result<Option<String>, StoreError> {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), StoreError> {
+/// Writes a file that only its owner may read, whole or not at all.
+///
+/// # Errors
+/// Names the file.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed("write", path))?;
     file.as_file()

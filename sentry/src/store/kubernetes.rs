@@ -1,25 +1,21 @@
 //! Material in the Secret `dapr-trust-bundle`, and its public half in the ConfigMap of that name. The Secret is the truth; the
 //! ConfigMap follows it and is never a reason to replace an authority.
 
-use std::collections::BTreeMap;
-
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Secret},
 };
-use kube::{Api, Client, Resource, api::PostParams, core::PartialObjectMeta, runtime::watcher};
+use kube::{Api, Client, Resource, core::PartialObjectMeta, runtime::watcher};
 use outrigger_core::control_plane::TRUST_BUNDLE;
 use outrigger_identity::Anchors;
 use outrigger_process::kubernetes::watch::{Change, changes};
 
-use super::{Found, Parts, Published, StoreError, Version, assemble, assemble_next};
+use super::{Found, Parts, Published, StoreError, TrustBundle, Version, assemble, assemble_next};
 use crate::{args::Names, ca::Material};
 
 pub(crate) struct KubernetesStore {
-    secrets: Api<Secret>,
-    config_maps: Api<ConfigMap>,
-    namespace: String,
+    objects: TrustBundle,
     keys: Keys,
 }
 
@@ -34,11 +30,9 @@ struct Keys {
 }
 
 impl KubernetesStore {
-    pub(crate) fn new(client: Client, namespace: &str, names: &Names) -> Self {
+    pub(crate) fn new(objects: TrustBundle, names: &Names) -> Self {
         Self {
-            secrets: Api::namespaced(client.clone(), namespace),
-            config_maps: Api::namespaced(client, namespace),
-            namespace: namespace.to_owned(),
+            objects,
             keys: Keys {
                 anchors: Names::key(&names.anchors),
                 issuer_chain: Names::key(&names.issuer_chain),
@@ -50,33 +44,14 @@ impl KubernetesStore {
         }
     }
 
-    fn object(&self, kind: &str) -> String {
-        format!("{kind} {}/{TRUST_BUNDLE}", self.namespace)
-    }
-
     /// What the Secret holds, and the version to save against.
     ///
     /// # Errors
     /// A Secret that does not exist or holds half an authority.
     pub(crate) async fn load(&self) -> Result<(Found, Version), StoreError> {
-        let object = self.object("Secret");
-        let secret = self
-            .secrets
-            .get(TRUST_BUNDLE)
-            .await
-            .map_err(|error| explain("read", &object, error))?;
-        let data = secret.data.clone().unwrap_or_default();
-        let text = |key: &str| match data.get(key) {
-            // A key with nothing in it is as good as none.
-            Some(ByteString(bytes)) if bytes.is_empty() => Ok(None),
-            Some(ByteString(bytes)) => String::from_utf8(bytes.clone())
-                .map(Some)
-                .map_err(|_| StoreError::NotText {
-                    object: object.clone(),
-                    key: key.to_owned(),
-                }),
-            None => Ok(None),
-        };
+        let secret = self.objects.secret().await?;
+        let object = self.objects.name("Secret");
+        let text = |key: &str| self.objects.text(&secret, key);
         let keys = &self.keys;
         let parts = Parts {
             anchors: (&keys.anchors, text(&keys.anchors)?),
@@ -113,16 +88,7 @@ impl KubernetesStore {
                 None => data.remove(key),
             };
         }
-        // The update carries the resourceVersion of the decision: of several replicas one wins, the others load its authority.
-        match self
-            .secrets
-            .replace(TRUST_BUNDLE, &PostParams::default(), &secret)
-            .await
-        {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
-            Err(error) => Err(explain("update", &self.object("Secret"), error)),
-        }
+        self.objects.update_secret(&secret).await
     }
 
     /// Makes the ConfigMap carry these anchors.
@@ -130,29 +96,10 @@ impl KubernetesStore {
     /// # Errors
     /// When the ConfigMap does not exist or the API server refuses.
     pub(crate) async fn heal_config_map(&self, anchors_pem: &str) -> Result<Published, StoreError> {
-        let object = self.object("ConfigMap");
-        let mut map = self
-            .config_maps
-            .get(TRUST_BUNDLE)
+        let same = |current: &str| same_certificates(current, anchors_pem);
+        self.objects
+            .heal_config_map(&self.keys.anchors, anchors_pem, same)
             .await
-            .map_err(|error| explain("read", &object, error))?;
-        let data: &mut BTreeMap<_, _> = map.data.get_or_insert_default();
-        if data
-            .get(&self.keys.anchors)
-            .is_some_and(|current| same_certificates(current, anchors_pem))
-        {
-            return Ok(Published::AlreadyRight);
-        }
-        data.insert(self.keys.anchors.clone(), anchors_pem.to_owned());
-        match self
-            .config_maps
-            .replace(TRUST_BUNDLE, &PostParams::default(), &map)
-            .await
-        {
-            Ok(_) => Ok(Published::Written),
-            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Published::Conflict),
-            Err(error) => Err(explain("update", &object, error)),
-        }
     }
 }
 
@@ -182,18 +129,5 @@ fn same_certificates(a: &str, b: &str) -> bool {
     match (Anchors::from_pem(a), Anchors::from_pem(b)) {
         (Ok(a), Ok(b)) => a.certificates().eq(b.certificates()),
         _ => false,
-    }
-}
-
-fn explain(action: &'static str, object: &str, error: kube::Error) -> StoreError {
-    match error {
-        kube::Error::Api(status) if status.is_not_found() => StoreError::Missing {
-            object: object.to_owned(),
-        },
-        error => StoreError::Api {
-            action,
-            object: object.to_owned(),
-            source: Box::new(error),
-        },
     }
 }

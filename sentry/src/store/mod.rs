@@ -1,12 +1,14 @@
 //! Where the authority's material is kept, and what to do with what is found there.
 
-mod files;
+pub(crate) mod files;
 mod kubernetes;
+mod objects;
 
 pub(crate) use files::FileStore;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::Resource;
 pub(crate) use kubernetes::{KubernetesStore, store_changes};
+pub(crate) use objects::TrustBundle;
 
 use crate::ca::{Material, NextIssuer};
 
@@ -45,6 +47,13 @@ pub(crate) enum StoreError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl StoreError {
+    /// Whether waiting may help: objects appear later, and API servers come back. Material that is wrong stays so.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Api { .. })
+    }
 }
 
 /// A store of either kind.

@@ -1,29 +1,23 @@
 //! Grants a pod the identity that its annotations entitle it to, when it presents its service account's token.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
-use kube::{
-    Api, Client, ResourceExt,
-    api::PostParams,
-    core::{DynamicObject, Status},
-    runtime::watcher,
-};
+use kube::{Api, Client, api::PostParams, core::Status};
 use outrigger_core::{SpiffeId, TrustDomain, control_plane::PUBLIC_TRUST_DOMAIN};
 use outrigger_process::{
-    health::Target,
-    kubernetes::{
-        client::Clients,
-        watch::{Change, ObjectKey, changes, until_forbidden},
-    },
+    health::Health,
+    kubernetes::{client::Clients, watch::ObjectKey},
 };
 use outrigger_proto::sentry::SignCertificateRequest;
-use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Refusal, Validated, check_request,
+    Refusal, Validated,
+    cache::Cache,
+    check_request,
+    configuration::Configuration,
     expected::{Entitled, PodFacts, entitled},
     pod::Pod,
     token,
@@ -31,12 +25,12 @@ use super::{
 
 /// Reviews in flight at once. More would only queue up in the API server.
 const REVIEWS: usize = 64;
+/// Requests that wait for a review. Beyond that a caller is better off trying again.
+const WAITING: usize = 8192;
 /// A caller gives up after three seconds; work for it after that would be in vain.
 const DEADLINE: Duration = Duration::from_millis(2800);
 /// The audience that upstream's first releases used.
 const LEGACY_AUDIENCE: &str = "dapr.io/sentry";
-
-type Pods = Arc<RwLock<HashMap<ObjectKey, Arc<PodFacts>>>>;
 
 /// Validates service account tokens.
 pub(crate) struct KubernetesValidator {
@@ -44,51 +38,56 @@ pub(crate) struct KubernetesValidator {
     trust_domain: TrustDomain,
     namespace: String,
     audiences: Vec<String>,
-    pods: Pods,
+    /// Service accounts that pods of the control plane may run under; empty means any.
+    control_plane_accounts: HashSet<String>,
+    pods: Cache<PodFacts>,
+    /// Trust domains of Configurations.
+    trust_domains: Cache<String>,
     reviews: Semaphore,
+    waiting: Semaphore,
 }
 
 impl KubernetesValidator {
     /// `id` is sentry's own, which is the audience of the tokens it accepts.
-    pub(crate) fn new(client: Client, id: &SpiffeId, namespace: &str) -> Self {
+    pub(crate) fn new(client: Client, id: &SpiffeId, namespace: &str, control_plane_accounts: HashSet<String>) -> Self {
         Self {
             client,
             trust_domain: id.trust_domain().clone(),
             namespace: namespace.to_owned(),
             // The order is upstream's, and visible in the request.
             audiences: vec![LEGACY_AUDIENCE.to_owned(), id.to_string()],
-            pods: Pods::default(),
+            control_plane_accounts,
+            pods: Cache::default(),
+            trust_domains: Cache::default(),
             reviews: Semaphore::new(REVIEWS),
+            waiting: Semaphore::new(WAITING),
         }
     }
 
-    /// The task that keeps the facts about pods: those of the cluster, or where that is forbidden those of the control plane's
-    /// namespace. Pods that it does not know are read for each request.
+    /// The task that keeps the facts about pods and Configurations.
     pub(crate) fn watch(
         &self,
         clients: &Clients,
-        target: Target,
+        health: &Health,
         stop: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + use<> {
-        let pods = self.pods.clone();
-        let everywhere: Api<Pod> = Api::all(clients.watches.clone());
-        let own: Api<Pod> = Api::namespaced(clients.watches.clone(), &self.namespace);
-        let namespace = self.namespace.clone();
+        let watches = &clients.watches;
+        let pods = self.pods.clone().follow(
+            Api::all(watches.clone()),
+            Api::namespaced(watches.clone(), &self.namespace),
+            PodFacts::of as fn(&Pod) -> PodFacts,
+            health.target("sentry-kubernetes-validator"),
+        );
+        let configurations = self.trust_domains.clone().follow(
+            Api::all(watches.clone()),
+            Api::namespaced(watches.clone(), &self.namespace),
+            Configuration::trust_domain as fn(&Configuration) -> String,
+            health.target("sentry-kubernetes-validator-configurations"),
+        );
         async move {
-            let following = async {
-                follow(everywhere, &pods, &target).await;
-                tracing::warn!(
-                    namespace,
-                    "only pods of the control plane's namespace are watched; others are read for each of their requests"
-                );
-                follow(own, &pods, &target).await;
-                tracing::warn!("pods cannot be watched; each request for a certificate reads its pod");
-                target.ready();
-                std::future::pending::<()>().await;
-            };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = following => {}
+                () = async { tokio::join!(pods, configurations); } => {}
             }
             Ok(())
         }
@@ -123,6 +122,14 @@ impl KubernetesValidator {
             return Err(Refusal::Denied("pod service account mismatch".to_owned()));
         }
         let entitled = entitled(&pod, &self.namespace).map_err(Refusal::Denied)?;
+        if matches!(entitled, Entitled::ControlPlane(_))
+            && !self.control_plane_accounts.is_empty()
+            && !self.control_plane_accounts.contains(account)
+        {
+            return Err(Refusal::Denied(format!(
+                "service account '{account}' is not one of --control-plane-service-accounts"
+            )));
+        }
         if entitled.id() != request.id {
             return Err(Refusal::Denied(format!(
                 "app-id mismatch. expected: {}, received: {}",
@@ -152,6 +159,10 @@ impl KubernetesValidator {
             },
             ..Default::default()
         };
+        let _place = self
+            .waiting
+            .try_acquire()
+            .map_err(|_| Refusal::Unavailable("too many requests are waiting for a token review".to_owned()))?;
         let _slot = self
             .reviews
             .acquire()
@@ -169,8 +180,8 @@ impl KubernetesValidator {
     /// From the watch, or from the API server where the watch does not know the pod yet or knows another of its name.
     async fn pod(&self, key: &ObjectKey, uid: Option<&str>) -> Result<Arc<PodFacts>, Refusal> {
         let is_the_one = |facts: &PodFacts| uid.is_none() || facts.uid.is_none() || facts.uid.as_deref() == uid;
-        if let Some(facts) = self.pods.read().get(key).filter(|facts| is_the_one(facts)) {
-            return Ok(facts.clone());
+        if let Some(facts) = self.pods.get(key).filter(|facts| is_the_one(facts)) {
+            return Ok(facts);
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let pod = api
@@ -183,59 +194,27 @@ impl KubernetesValidator {
             .ok_or_else(|| Refusal::Denied("failed to get pod of identity".to_owned()))
     }
 
-    /// `spec.accessControl.trustDomain` of the app's Configuration.
+    /// The trust domain that the app's Configuration gives it.
     async fn configured_trust_domain(&self, namespace: &str, name: &str) -> Result<TrustDomain, Refusal> {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &configuration_resource());
-        let configuration = api
-            .get_opt(name)
-            .await
-            .map_err(|error| transient("failed to get configuration", error))?
-            .ok_or_else(|| {
-                Refusal::Denied(format!(
-                    "failed to get configuration: {namespace}/{name} does not exist"
-                ))
-            })?;
-        let configured = configuration.data["spec"]["accessControl"]["trustDomain"]
-            .as_str()
-            .unwrap_or_default();
-        let trust_domain = if configured.is_empty() {
-            PUBLIC_TRUST_DOMAIN
-        } else {
-            configured
+        let configured = match self.trust_domains.get(&ObjectKey::new(namespace, name)) {
+            Some(known) => known.as_str().to_owned(),
+            None => {
+                let api: Api<Configuration> = Api::namespaced(self.client.clone(), namespace);
+                let found = api.get_opt(name).await;
+                let found = found.map_err(|error| transient("failed to get configuration", error))?;
+                let missing = || format!("failed to get configuration: {namespace}/{name} does not exist");
+                found.ok_or_else(|| Refusal::Denied(missing()))?.trust_domain()
+            }
+        };
+        let trust_domain = match configured.as_str() {
+            "" => PUBLIC_TRUST_DOMAIN,
+            configured => configured,
         };
         TrustDomain::new(trust_domain).map_err(|error| {
             Refusal::Denied(format!(
-                "failed to parse trust domain of configuration {}: {error}",
-                configuration.name_any()
+                "failed to parse trust domain of configuration {namespace}/{name}: {error}"
             ))
         })
-    }
-}
-
-/// Keeps `pods` current until watching them is forbidden. What is known then is forgotten: nobody would correct it any more.
-async fn follow(api: Api<Pod>, pods: &Pods, target: &Target) {
-    until_forbidden(changes(api, watcher::Config::default()), |change| match change {
-        Change::Apply(pod) => {
-            pods.write().insert(ObjectKey::of(&pod), Arc::new(PodFacts::of(&pod)));
-        }
-        Change::Delete(key) => {
-            pods.write().remove(&key);
-        }
-        Change::Synced => target.ready(),
-        Change::Absent | Change::Forbidden => {}
-    })
-    .await;
-    pods.write().clear();
-}
-
-/// The resource `configurations.dapr.io`, read without types: sentry needs two fields of it.
-pub(crate) fn configuration_resource() -> kube::core::ApiResource {
-    kube::core::ApiResource {
-        group: "dapr.io".to_owned(),
-        version: "v1alpha1".to_owned(),
-        api_version: "dapr.io/v1alpha1".to_owned(),
-        kind: "Configuration".to_owned(),
-        plural: "configurations".to_owned(),
     }
 }
 
@@ -258,7 +237,8 @@ fn reviewed_user(status: TokenReviewStatus, audiences: &[String]) -> Result<Stri
     Ok(status.user.and_then(|user| user.username).unwrap_or_default())
 }
 
-/// What the API server refuses is final; everything else may go better next time.
+/// What the API server says about the request is final. Everything else may go better next time: also that sentry itself is not
+/// allowed to ask, since roles are often bound moments after the pod has started.
 fn transient(what: &str, error: kube::Error) -> Refusal {
     match &error {
         kube::Error::Api(status) if is_final(status) => Refusal::Denied(format!("{what}: {}", status.message)),
@@ -268,14 +248,14 @@ fn transient(what: &str, error: kube::Error) -> Refusal {
 }
 
 fn is_final(status: &Status) -> bool {
-    matches!(status.code, 400..=499) && status.code != 408 && status.code != 429
+    matches!(status.code, 400 | 404 | 413 | 422)
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         convert::Infallible,
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     };
 
     use super::*;
@@ -317,15 +297,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_api_servers_no_is_final() {
+    fn only_what_the_api_server_says_about_the_request_is_final() {
         let api = |code| {
             kube::Error::Api(Box::new(Status {
                 code,
                 ..Default::default()
             }))
         };
-        assert!(matches!(transient("x", api(403)), Refusal::Denied(_)));
-        for code in [429, 500, 503] {
+        assert!(matches!(transient("x", api(422)), Refusal::Denied(_)));
+        for code in [401, 403, 409, 429, 500, 503] {
             assert!(matches!(transient("x", api(code)), Refusal::Unavailable(_)), "{code}");
         }
         assert!(matches!(
@@ -334,55 +314,78 @@ mod tests {
         ));
     }
 
-    /// An API server that grants pods of one namespace only, and counts what it refuses.
-    fn namespaced_server(refused: Arc<AtomicUsize>) -> Client {
-        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
-            let refused = refused.clone();
-            async move {
-                let watch = request.uri().query().is_some_and(|query| query.contains("watch="));
-                let answer = match request.uri().path() {
-                    "/api/v1/namespaces/dapr-system/pods" if watch => std::future::pending().await,
-                    "/api/v1/namespaces/dapr-system/pods" => serde_json::json!({
-                        "apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"},
-                        "items": [{"metadata": {"name": "p", "namespace": "dapr-system"}}]
-                    }),
-                    _ => {
-                        refused.fetch_add(1, Ordering::Relaxed);
-                        serde_json::json!({
-                            "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden"
-                        })
-                    }
-                };
-                let status = u16::try_from(answer["code"].as_u64().unwrap_or(200)).unwrap();
-                let body = kube::client::Body::from(answer.to_string().into_bytes());
-                Ok::<_, Infallible>(http::Response::builder().status(status).body(body).unwrap())
-            }
-        });
-        Client::new(service, "dapr-system")
+    /// An API server that grants one namespace only, until it is told to grant more, and counts what it refuses.
+    #[derive(Clone, Default)]
+    struct Grants {
+        everywhere: Arc<AtomicBool>,
+        refused: Arc<AtomicUsize>,
     }
 
-    #[tokio::test]
-    async fn where_only_the_own_namespace_is_granted_only_that_is_watched() {
-        let refused = Arc::new(AtomicUsize::new(0));
-        let client = namespaced_server(refused.clone());
+    impl Grants {
+        fn client(self) -> Client {
+            let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+                let grants = self.clone();
+                async move {
+                    let watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+                    let own = request.uri().path().contains("/namespaces/dapr-system/");
+                    let (status, answer) = if !own && !grants.everywhere.load(Ordering::Relaxed) {
+                        grants.refused.fetch_add(1, Ordering::Relaxed);
+                        (
+                            403,
+                            serde_json::json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403}),
+                        )
+                    } else if watch {
+                        std::future::pending().await
+                    } else {
+                        let namespace = if own { "dapr-system" } else { "shop" };
+                        let item = serde_json::json!({
+                            "metadata": {"name": "p", "namespace": namespace},
+                            "spec": {"containers": [], "accessControl": {"trustDomain": "bank"}}
+                        });
+                        (
+                            200,
+                            serde_json::json!({"metadata": {"resourceVersion": "1"}, "items": [item]}),
+                        )
+                    };
+                    let body = kube::client::Body::from(answer.to_string().into_bytes());
+                    Ok::<_, Infallible>(http::Response::builder().status(status).body(body).unwrap())
+                }
+            });
+            Client::new(service, "dapr-system")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_own_namespace_is_watched_until_the_cluster_is_granted() {
+        let grants = Grants::default();
+        let client = grants.clone().client();
         let id = "spiffe://cluster.local/ns/dapr-system/dapr-sentry".parse().unwrap();
-        let validator = KubernetesValidator::new(client.clone(), &id, "dapr-system");
+        let validator = KubernetesValidator::new(client.clone(), &id, "dapr-system", HashSet::new());
         let clients = Clients {
             calls: client.clone(),
             watches: client,
         };
-        let health = outrigger_process::health::Health::default();
-        let watch = validator.watch(&clients, health.target("pods"), CancellationToken::new());
-        let ready = async {
-            while !health.is_ready() {
-                tokio::task::yield_now().await;
+        let health = Health::default();
+        let watch = validator.watch(&clients, &health, CancellationToken::new());
+        // Time is paused: it passes when nothing else is left to do.
+        let knows = async |namespace: &str| {
+            let key = ObjectKey::new(namespace, "p");
+            while validator.pods.get(&key).is_none() || validator.trust_domains.get(&key).is_none() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
+        };
+        let story = async {
+            knows("dapr-system").await;
+            assert!(health.is_ready());
+            assert_eq!(grants.refused.load(Ordering::Relaxed), 2, "one for each kind");
+            let domain = validator.trust_domains.get(&ObjectKey::new("dapr-system", "p"));
+            assert_eq!(domain.as_deref().map(String::as_str), Some("bank"));
+            grants.everywhere.store(true, Ordering::Relaxed);
+            knows("shop").await;
         };
         tokio::select! {
             ended = watch => panic!("{ended:?}"),
-            in_time = tokio::time::timeout(Duration::from_secs(60), ready) => in_time.unwrap(),
+            in_time = tokio::time::timeout(Duration::from_secs(600), story) => in_time.unwrap(),
         }
-        assert!(validator.pods.read().contains_key(&ObjectKey::new("dapr-system", "p")));
-        assert_eq!(refused.load(Ordering::Relaxed), 1);
     }
 }

@@ -1,16 +1,23 @@
 //! Validators decide whether a caller may have the identity it asks for.
 
+mod cache;
+mod configuration;
 mod expected;
 mod insecure;
+mod jwks;
 mod kubernetes;
 mod pod;
 mod token;
 
-pub(crate) use kubernetes::KubernetesValidator;
-pub(crate) use kubernetes::configuration_resource;
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use outrigger_core::{TrustDomain, control_plane::PUBLIC_TRUST_DOMAIN};
 use outrigger_proto::sentry::{SignCertificateRequest, sign_certificate_request::TokenValidator};
+
+pub(crate) use insecure::InsecureValidator;
+pub(crate) use jwks::{JwksOptions, JwksValidator};
+pub(crate) use kubernetes::KubernetesValidator;
 
 use crate::ca::ContainerImage;
 
@@ -37,38 +44,66 @@ pub(crate) enum Refusal {
 }
 
 /// The validators that are on.
-pub(crate) enum Validators {
-    Insecure,
-    Kubernetes(Box<KubernetesValidator>),
+#[derive(Default)]
+pub(crate) struct Validators {
+    pub(crate) insecure: Option<InsecureValidator>,
+    pub(crate) kubernetes: Option<Box<KubernetesValidator>>,
+    /// The Configuration may switch it on and off at any time.
+    pub(crate) jwks: Arc<ArcSwapOption<JwksValidator>>,
 }
 
 impl Validators {
-    /// Name of the validator for logs and metrics.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Insecure => "insecure",
-            Self::Kubernetes(_) => "kubernetes",
+    /// The validator that a request means: the one it names, or the mode's default. The JWKS validator is nobody's default.
+    ///
+    /// # Errors
+    /// When there is none, or it is off.
+    pub(crate) fn choose(&self, asked: i32) -> Result<TokenValidator, Refusal> {
+        let on = |validator: &TokenValidator| match validator {
+            TokenValidator::Unknown => false,
+            TokenValidator::Insecure => self.insecure.is_some(),
+            TokenValidator::Kubernetes => self.kubernetes.is_some(),
+            TokenValidator::Jwks => self.jwks.load().is_some(),
+        };
+        if asked == i32::from(TokenValidator::Unknown) {
+            let default = [TokenValidator::Kubernetes, TokenValidator::Insecure]
+                .into_iter()
+                .find(on);
+            return default.ok_or(Refusal::Invalid(
+                "a validator name must be specified in this environment",
+            ));
         }
+        let chosen = TokenValidator::try_from(asked).ok().filter(on);
+        chosen.ok_or(Refusal::Invalid("the requested validator is not enabled"))
     }
 
-    /// Decides about a request.
+    /// Decides about a request with a validator that [`Validators::choose`] has chosen. `local` says that the caller is on this
+    /// machine.
     ///
     /// # Errors
     /// Whose mistake it is, or that it should be tried again.
-    pub(crate) async fn validate(&self, request: &SignCertificateRequest) -> Result<Validated, Refusal> {
-        let own = match self {
-            Self::Insecure => TokenValidator::Insecure,
-            Self::Kubernetes(_) => TokenValidator::Kubernetes,
-        };
-        match TokenValidator::try_from(request.token_validator) {
-            Ok(TokenValidator::Unknown) => {}
-            Ok(asked) if asked == own => {}
-            _ => return Err(Refusal::Invalid("the requested validator is not enabled")),
+    pub(crate) async fn validate(
+        &self,
+        chosen: TokenValidator,
+        request: &SignCertificateRequest,
+        local: bool,
+    ) -> Result<Validated, Refusal> {
+        let off = || Refusal::Invalid("the requested validator is not enabled");
+        match chosen {
+            TokenValidator::Unknown => Err(off()),
+            TokenValidator::Insecure => self.insecure.as_ref().ok_or_else(off)?.validate(request, local),
+            TokenValidator::Kubernetes => self.kubernetes.as_ref().ok_or_else(off)?.validate(request).await,
+            TokenValidator::Jwks => self.jwks.load().as_ref().ok_or_else(off)?.validate(request),
         }
-        match self {
-            Self::Insecure => insecure::validate(request),
-            Self::Kubernetes(validator) => validator.validate(request).await,
-        }
+    }
+}
+
+/// Name of a validator for logs and metrics.
+pub(crate) fn name(validator: TokenValidator) -> &'static str {
+    match validator {
+        TokenValidator::Unknown => "none",
+        TokenValidator::Insecure => "insecure",
+        TokenValidator::Kubernetes => "kubernetes",
+        TokenValidator::Jwks => "jwks",
     }
 }
 
@@ -140,15 +175,38 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn other_validators_are_off() {
-        let mut asked = request("cart");
+    fn validators(insecure: bool, jwks: bool) -> Validators {
+        let validators = Validators {
+            insecure: insecure.then(InsecureValidator::default),
+            ..Validators::default()
+        };
+        let sentry = "spiffe://cluster.local/ns/dapr-system/dapr-sentry".parse().unwrap();
+        validators
+            .jwks
+            .store(jwks.then(|| Arc::new(JwksValidator::new(&sentry))));
+        validators
+    }
+
+    #[test]
+    fn the_mode_has_a_default_and_others_are_off() {
+        let off = Err(Refusal::Invalid("the requested validator is not enabled"));
+        let insecure = validators(true, false);
+        assert_eq!(insecure.choose(0), Ok(TokenValidator::Insecure));
+        assert_eq!(
+            insecure.choose(TokenValidator::Insecure.into()),
+            Ok(TokenValidator::Insecure)
+        );
         for value in [TokenValidator::Kubernetes.into(), TokenValidator::Jwks.into(), -1] {
-            asked.token_validator = value;
-            let refusal = Validators::Insecure.validate(&asked).await.unwrap_err();
-            assert_eq!(refusal, Refusal::Invalid("the requested validator is not enabled"));
+            assert_eq!(insecure.choose(value), off);
         }
-        asked.token_validator = TokenValidator::Insecure.into();
-        assert!(Validators::Insecure.validate(&asked).await.is_ok());
+        let jwks = validators(false, true);
+        assert_eq!(jwks.choose(TokenValidator::Jwks.into()), Ok(TokenValidator::Jwks));
+        assert_eq!(jwks.choose(TokenValidator::Insecure.into()), off);
+        assert_eq!(
+            jwks.choose(0),
+            Err(Refusal::Invalid(
+                "a validator name must be specified in this environment"
+            ))
+        );
     }
 }
