@@ -8,23 +8,38 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use futures::StreamExt;
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::{
+    ByteString,
+    api::{
+        core::v1::{ConfigMap, Secret},
+        events::v1::Event,
+    },
+};
 use kube::{
-    api::{ListParams, Patch, PatchParams},
+    Api,
+    api::{ListParams, Patch, PatchParams, PostParams},
     runtime::watcher,
 };
-use outrigger_identity::{
-    AnchorSource, ClientAuth, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener, SigningRequest,
+use outrigger_core::{
+    TrustDomain,
+    control_plane::{Service, TRUST_BUNDLE},
 };
+use outrigger_identity::{
+    AnchorSource, Anchors, ClientAuth, Expect, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener,
+    SigningRequest,
+};
+use outrigger_proto::sentry::{SignCertificateRequest, ca_client::CaClient};
 use outrigger_sentry::ca::{self, Material, Profile};
+use outrigger_testkit::ApiServer;
 use time::OffsetDateTime;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Status};
 
-use super::*;
+use crate::sentry::{DEADLINE, Sentry, empty, free_port, prepared_namespace, sign};
 
 /// An authority lives for 24 s and is renewed after 17; the next one takes over 4 s later.
 const FAST: [&str; 7] = [
@@ -204,7 +219,7 @@ async fn replicas_rotate_together_while_peers_go_on_talking() {
     for _ in 0..3 {
         sentries.push(Sentry::in_namespace(namespace.clone(), &FAST).await);
     }
-    sentries[0].create_bundle_objects().await;
+    Sentry::create_bundle_objects(&namespace).await;
     let mut history = History::of(&sentries[0]);
     for sentry in &sentries {
         sentry.wait_for_health("/healthz", "200 OK").await;
@@ -274,7 +289,7 @@ fn expiry(anchors: &Anchors) -> SystemTime {
 async fn a_killed_sentry_goes_on_where_it_was() {
     let namespace = prepared_namespace("1s").await;
     let mut sentry = Sentry::in_namespace(namespace.clone(), &FAST).await;
-    sentry.create_bundle_objects().await;
+    Sentry::create_bundle_objects(&namespace).await;
     let mut history = History::of(&sentry);
     assert_eq!(history.next().await, STEADY);
     sentry.wait_for_health("/healthz", "200 OK").await;

@@ -1,0 +1,8 @@
+//! The real binary against a real API server: bundle, token reviews, refusals.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod bundle;
+mod rotation;
+mod sentry;
+mod signing;
