@@ -133,7 +133,7 @@ fn sentry() {
         lines([
             "* /pods get,list,watch",
             "* authentication.k8s.io/tokenreviews create",
-            "* dapr.io/configurations get",
+            "* dapr.io/configurations get,list,watch",
             "dapr-system /configmaps get,list,update,watch [dapr-trust-bundle]",
             "dapr-system /secrets get,list,update,watch [dapr-trust-bundle]",
             "dapr-system events.k8s.io/events create,patch",
@@ -247,7 +247,7 @@ fn a_namespaced_release_has_no_rights_elsewhere() {
             "dapr-system /configmaps get,list,update,watch [dapr-trust-bundle]",
             "dapr-system /pods get,list,watch",
             "dapr-system /secrets get,list,update,watch [dapr-trust-bundle]",
-            "dapr-system dapr.io/configurations get",
+            "dapr-system dapr.io/configurations get,list,watch",
             "dapr-system events.k8s.io/events create,patch",
         ])
     );

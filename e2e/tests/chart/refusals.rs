@@ -22,14 +22,6 @@ fn what_is_not_part_of_this_release() {
             "global.argoRolloutServiceReconciler.enabled=true: Services for Argo Rollouts are not part of this release",
         ),
         (
-            "dapr_sentry: {jwt: {enabled: true}}",
-            "dapr_sentry.jwt.enabled=true: JWT-SVIDs are not part of this release",
-        ),
-        (
-            "dapr_sentry: {oidc: {enabled: true}}",
-            "dapr_sentry.oidc.enabled=true: OIDC discovery is not part of this release",
-        ),
-        (
             "global: {daprControlPlaneOs: windows}",
             "the control plane runs on linux nodes only",
         ),
@@ -69,6 +61,34 @@ fn contradictions() {
         (
             "dapr_sentry: {mode: standalone}",
             "dapr_sentry.mode=standalone: expected kubernetes; in any other mode sentry grants every identity to everyone",
+        ),
+        (
+            "dapr_sentry: {extraArgs: [--mode, standalone]}",
+            "dapr_sentry.extraArgs: --mode is set by dapr_sentry.mode",
+        ),
+        (
+            "dapr_sentry: {extraArgs: [-mode=standalone]}",
+            "dapr_sentry.extraArgs: --mode is set by dapr_sentry.mode",
+        ),
+        (
+            "dapr_sentry: {oidc: {enabled: true}}",
+            "dapr_sentry.oidc.enabled=true: there is nothing to discover without dapr_sentry.jwt.enabled=true",
+        ),
+        (
+            "dapr_sentry: {jwt: {enabled: true}, oidc: {enabled: true}}",
+            "dapr_sentry.oidc.tls.enabled=true: needs oidc.tls.certFile and oidc.tls.keyFile",
+        ),
+        (
+            "dapr_sentry: {jwt: {enabled: true}, oidc: {enabled: true, tls: {enabled: false, keyFile: /x}}}",
+            "dapr_sentry.oidc.tls: give both certFile and keyFile, or neither",
+        ),
+        (
+            "dapr_sentry: {jwt: {enabled: true}, oidc: {enabled: true, pathPrefix: x, tls: {enabled: false}}}",
+            "dapr_sentry.oidc.pathPrefix is \"x\", expected a path that starts with /",
+        ),
+        (
+            "dapr_sentry: {jwt: {enabled: true, signingAlgorithm: HS256}}",
+            "/dapr_sentry/jwt/signingAlgorithm",
         ),
         (
             "global: {ha: {podAntiAffinityPolicy: always}}",

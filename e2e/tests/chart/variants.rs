@@ -186,6 +186,72 @@ fn without_the_injector() {
     assert!(release.names("ServiceAccount").contains("dapr-injector"));
 }
 
+/// The flags of sentry behind those that it always has.
+fn more_sentry_flags(values: &str) -> Vec<String> {
+    let (release, defaults) = (render(values), render(""));
+    let always = texts(&defaults.container("dapr-sentry")["args"]);
+    let flags = texts(&release.container("dapr-sentry")["args"]);
+    assert_eq!(flags[..always.len()], always);
+    flags[always.len()..].iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn tokens_and_their_discovery() {
+    assert_eq!(
+        more_sentry_flags("dapr_sentry: {jwt: {enabled: true}}"),
+        ["--jwt-enabled=true"]
+    );
+    let all = "dapr_sentry:
+  jwt: {enabled: true, keyFilename: a.key, jwksFilename: b.json, issuer: 'https://x', signingAlgorithm: ES256, keyID: one}
+  oidc:
+    enabled: true
+    server: {port: 8443}
+    jwksURI: https://x/keys
+    pathPrefix: /p
+    allowedHosts: [x, z]
+    tls: {certFile: /tls/tls.crt, keyFile: /tls/tls.key}
+  extraArgs: [--denied-ids=spiffe://public/ns/shop/lost]";
+    assert_eq!(
+        more_sentry_flags(all),
+        [
+            "--jwt-enabled=true",
+            "--jwks-filename=b.json",
+            "--jwt-issuer=https://x",
+            "--jwt-key-filename=a.key",
+            "--jwt-key-id=one",
+            "--jwt-signing-algorithm=ES256",
+            "--oidc-enabled=true",
+            "--oidc-server-listen-address=0.0.0.0",
+            "--oidc-allowed-hosts=x,z",
+            "--oidc-jwks-uri=https://x/keys",
+            "--oidc-path-prefix=/p",
+            "--oidc-server-tls-cert-file=/tls/tls.crt",
+            "--oidc-server-tls-key-file=/tls/tls.key",
+            "--oidc-server-tls-enabled=true",
+            "--denied-ids=spiffe://public/ns/shop/lost",
+        ]
+    );
+    let release = render(all);
+    let ports = release.container("dapr-sentry")["ports"].as_array().expect("ports");
+    assert!(ports.contains(&json!({ "name": "oidc", "containerPort": 9080, "protocol": "TCP" })));
+    let port = |release: &Release| {
+        let ports = release.object("Service", "dapr-sentry")["spec"]["ports"]
+            .as_array()
+            .expect("ports")
+            .clone();
+        ports.into_iter().find(|port| port["name"] == "oidc")
+    };
+    let expected =
+        json!({ "name": "oidc", "port": 8443, "targetPort": 9080, "protocol": "TCP", "appProtocol": "https" });
+    assert_eq!(port(&release), Some(expected));
+    assert_eq!(port(&render("dapr_sentry: {jwt: {enabled: true}}")), None);
+
+    // Without the flag sentry would ask for certificate files.
+    let plain = "dapr_sentry: {jwt: {enabled: true}, oidc: {enabled: true, tls: {enabled: false}}}";
+    assert!(more_sentry_flags(plain).contains(&"--oidc-server-tls-enabled=false".to_owned()));
+    assert_eq!(port(&render(plain)).expect("a port")["appProtocol"], "http");
+}
+
 #[test]
 fn tolerations_of_virtual_nodes() {
     assert_eq!(

@@ -26,6 +26,28 @@
 - --issuer-key-filename
 - {{ . | quote }}
 {{- end }}
+{{- with .Values.jwt }}
+{{- if .enabled }}
+- --jwt-enabled=true
+{{- range $flag, $value := dict "jwt-key-filename" .keyFilename "jwks-filename" .jwksFilename "jwt-issuer" .issuer "jwt-signing-algorithm" .signingAlgorithm "jwt-key-id" .keyID }}
+{{- with $value }}
+- {{ printf "--%s=%s" $flag (include "dapr.text" .) | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.oidc }}
+{{- if .enabled }}
+- --oidc-enabled=true
+- --oidc-server-listen-address=0.0.0.0
+{{- range $flag, $value := dict "oidc-jwks-uri" .jwksURI "oidc-path-prefix" .pathPrefix "oidc-allowed-hosts" (join "," (.allowedHosts | default list)) "oidc-server-tls-cert-file" .tls.certFile "oidc-server-tls-key-file" .tls.keyFile }}
+{{- with $value }}
+- {{ printf "--%s=%s" $flag (include "dapr.text" .) | quote }}
+{{- end }}
+{{- end }}
+- --oidc-server-tls-enabled={{ .tls.enabled }}
+{{- end }}
+{{- end }}
 {{- range .Values.extraArgs }}
 - {{ include "dapr.text" . | quote }}
 {{- end }}
