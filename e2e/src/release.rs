@@ -70,6 +70,16 @@ pub async fn build() -> Result<Vec<Archive>, Error> {
         .collect()
 }
 
+/// Builds the binaries and returns the path of the operator's.
+///
+/// # Errors
+/// cargo's failure, with its output.
+pub async fn operator() -> Result<PathBuf, Error> {
+    let host = host().await?;
+    compile(&host).await?;
+    Ok(target_folder().join(host).join("release").join("operator"))
+}
+
 /// A static binary needs nothing else in its image. The target is named, so that the flags do not reach build scripts.
 async fn compile(host: &str) -> Result<(), Error> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -1,5 +1,5 @@
-//! What is known of pods that ask for a sidecar, from a watch of their metadata: the Configuration that each app uses, and
-//! whether the pods of an owner got their sidecar.
+//! What is known of pods that ask for a sidecar, from watches of their metadata: the Configuration that each app uses, and
+//! whether the pods of an owner got their sidecar. Nothing is kept of other pods.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,6 +15,15 @@ use crate::slim::Slim;
 /// A pod, its metadata only.
 pub type PodMetadata = Slim<Pod>;
 
+/// Which pods a watch selects, by the label that injection leaves. Together they see every pod once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// Those that the injector has patched.
+    Injected,
+    /// All others.
+    NotInjected,
+}
+
 /// Name of the Configuration that an app's pods are annotated with.
 pub type Assigned = Option<Arc<str>>;
 
@@ -28,6 +37,8 @@ pub struct PodInfo {
     pub owner: Option<String>,
     /// Whether the injector's label says that it has a sidecar.
     pub injected: bool,
+    /// The watch that sees it.
+    pub selection: Selection,
     pub created: Option<Timestamp>,
 }
 
@@ -40,7 +51,7 @@ pub struct Pods {
 
 #[derive(Default)]
 struct Inner {
-    synced: bool,
+    synced: Vec<Selection>,
     namespaces: HashMap<String, Namespace>,
 }
 
@@ -52,10 +63,34 @@ struct Namespace {
     assigned: HashMap<String, watch::Sender<Assigned>>,
 }
 
+impl Selection {
+    pub const ALL: [Self; 2] = [Self::Injected, Self::NotInjected];
+
+    /// The label selector of the watch.
+    pub fn selector(self) -> String {
+        match self {
+            Self::Injected => annotations::LABEL_INJECTED.to_owned(),
+            Self::NotInjected => format!("!{}", annotations::LABEL_INJECTED),
+        }
+    }
+
+    fn of(pod: &PodMetadata) -> Self {
+        match pod.label(annotations::LABEL_INJECTED) {
+            Some(_) => Self::Injected,
+            None => Self::NotInjected,
+        }
+    }
+}
+
+/// Whether a pod asks for a sidecar.
+pub fn asks_for_sidecar(pod: &PodMetadata) -> bool {
+    pod.annotation(annotations::ENABLED).is_some_and(annotations::truthy)
+}
+
 impl PodInfo {
     /// `None` for pods that do not ask for a sidecar.
     fn of(pod: &PodMetadata) -> Option<Self> {
-        if !pod.annotation(annotations::ENABLED).is_some_and(annotations::truthy) {
+        if !asks_for_sidecar(pod) {
             return None;
         }
         let metadata = &pod.metadata;
@@ -67,6 +102,7 @@ impl PodInfo {
             configuration: non_empty(annotations::CONFIG).map(Into::into),
             owner: pod.controller().map(|owner| owner.uid.clone()),
             injected: pod.label(annotations::LABEL_INJECTED) == Some("true"),
+            selection: Selection::of(pod),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
         })
     }
@@ -75,16 +111,20 @@ impl PodInfo {
 impl Pods {
     pub fn apply(&self, pod: &PodMetadata) {
         let key = ObjectKey::of(pod);
-        self.set(&key, PodInfo::of(pod));
+        self.set(&key, PodInfo::of(pod), Selection::of(pod));
     }
 
-    pub fn delete(&self, key: &ObjectKey) {
-        self.set(key, None);
+    /// Takes in that a watch no longer sees a pod.
+    pub fn delete(&self, key: &ObjectKey, selection: Selection) {
+        self.set(key, None, selection);
     }
 
-    fn set(&self, key: &ObjectKey, info: Option<PodInfo>) {
+    fn set(&self, key: &ObjectKey, info: Option<PodInfo>, selection: Selection) {
         let mut inner = self.inner.write();
-        if info.is_none() && !inner.namespaces.contains_key(&key.namespace) {
+        let known = inner.namespaces.get(&key.namespace);
+        let known = known.and_then(|space| space.pods.get(&key.name));
+        // A pod whose label changes leaves one watch and enters the other, and either may be first.
+        if info.is_none() && known.is_none_or(|known| known.selection != selection) {
             return;
         }
         let space = inner.namespaces.entry(key.namespace.clone()).or_default();
@@ -106,14 +146,19 @@ impl Pods {
         self.changes.send_replace(());
     }
 
-    pub fn set_synced(&self) {
-        self.inner.write().synced = true;
+    /// Takes in that a watch has seen all its pods.
+    pub fn set_synced(&self, selection: Selection) {
+        let mut inner = self.inner.write();
+        if !inner.synced.contains(&selection) {
+            inner.synced.push(selection);
+        }
+        drop(inner);
         self.changes.send_replace(());
     }
 
     /// Whether all pods have been seen.
     pub fn synced(&self) -> bool {
-        self.inner.read().synced
+        self.inner.read().synced.len() == Selection::ALL.len()
     }
 
     /// Marked changed whenever something about pods changes.
@@ -212,7 +257,7 @@ mod tests {
             !assigned.has_changed().unwrap(),
             "a pod without an annotation decides nothing"
         );
-        pods.delete(&ObjectKey::new("shop", "b"));
+        pods.delete(&ObjectKey::new("shop", "b"), Selection::NotInjected);
         assert_eq!(assigned.borrow_and_update().as_deref(), Some("tracing"));
     }
 
@@ -232,11 +277,28 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_gets_its_label_moves_from_one_watch_to_the_other() {
+        let labelled = || {
+            let mut pod = pod("cart", OLD, json!({"dapr.io/enabled": "true", "dapr.io/config": "tracing"}));
+            pod.metadata.labels = Some([(annotations::LABEL_INJECTED.to_owned(), "true".to_owned())].into());
+            pod
+        };
+        let key = ObjectKey::new("shop", "cart");
+        let pods = Pods::default();
+        pods.apply(&pod("cart", OLD, json!({"dapr.io/enabled": "true"})));
+        pods.apply(&labelled());
+        pods.delete(&key, Selection::NotInjected);
+        assert_eq!(pods.assigned("shop", "cart").borrow().as_deref(), Some("tracing"));
+        pods.delete(&key, Selection::Injected);
+        assert_eq!(*pods.assigned("shop", "cart").borrow(), None);
+    }
+
+    #[test]
     fn nothing_is_kept_for_who_left() {
         let pods = Pods::default();
         drop(pods.assigned("shop", "cart"));
         pods.apply(&pod("cart", OLD, json!({"dapr.io/enabled": "true"})));
-        pods.delete(&ObjectKey::new("shop", "cart"));
+        pods.delete(&ObjectKey::new("shop", "cart"), Selection::NotInjected);
         assert!(pods.inner.read().namespaces.is_empty());
     }
 }

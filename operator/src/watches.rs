@@ -10,7 +10,7 @@ use kube::{api::ApiResource, runtime::watcher};
 use outrigger_crds::Guarded;
 use outrigger_process::{
     health::Target,
-    kubernetes::watch::{Change, ObjectKey, changes},
+    kubernetes::watch::{Change, ObjectKey, changes, changes_where},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use crate::{
     controllers::status::{Board, Id},
     index::{Index, State},
     kinds::Kind,
-    pods::{PodMetadata, Pods},
+    pods::{PodMetadata, Pods, Selection, asks_for_sidecar},
     scope::Scope,
 };
 
@@ -166,18 +166,25 @@ impl<K: Kind> Feed<K> {
     }
 }
 
-/// Name of the pods' cache in health reports.
-pub const PODS: &str = "pods";
+/// Names of the pods' caches in health reports.
+pub const PODS: [&str; 2] = ["pods with a sidecar", "pods without a sidecar"];
 
-/// Feeds the pods until `stop`.
+/// Feeds the pods of a selection until `stop`.
 pub async fn follow_pods(
     client: kube::Client,
     scope: Scope,
+    selection: Selection,
     pods: Arc<Pods>,
     caches: Arc<Caches>,
     stop: CancellationToken,
 ) {
-    let mut changes = std::pin::pin!(changes(scope.api::<PodMetadata>(&client), watcher::Config::default()));
+    let name = match selection {
+        Selection::Injected => PODS[0],
+        Selection::NotInjected => PODS[1],
+    };
+    let config = watcher::Config::default().labels(&selection.selector());
+    let changes = changes_where(scope.api::<PodMetadata>(&client), config, asks_for_sidecar);
+    let mut changes = std::pin::pin!(changes);
     loop {
         let change = tokio::select! {
             () = stop.cancelled() => return,
@@ -185,13 +192,13 @@ pub async fn follow_pods(
         };
         match change {
             Change::Apply(pod) => pods.apply(&pod),
-            Change::Delete(key) => pods.delete(&key),
+            Change::Delete(key) => pods.delete(&key, selection),
             Change::Synced => {
-                pods.set_synced();
-                caches.ready(PODS);
+                pods.set_synced(selection);
+                caches.ready(name);
             }
             // Without it Configurations are not updated and the watchdog waits, which is no reason to serve nothing.
-            Change::Absent | Change::Forbidden => caches.ready(PODS),
+            Change::Absent | Change::Forbidden => caches.ready(name),
         }
     }
 }
@@ -212,7 +219,7 @@ mod tests {
             resource: Arc::new(ApiResource::erase::<Configuration>(&())),
             index: Arc::new(Index::new(metrics.kind::<Configuration>())),
             board: Arc::default(),
-            caches: Arc::new(Caches::new(health.target("caches"), [Configuration::PLURAL, PODS])),
+            caches: Arc::new(Caches::new(health.target("caches"), [Configuration::PLURAL, PODS[0]])),
             invalid: HashSet::new(),
         }
     }
@@ -251,10 +258,10 @@ mod tests {
         feed.take(Change::Forbidden, Instant::now());
         assert_eq!(
             health.missing()[0].1,
-            "waiting for configurations (not allowed to list and watch them), pods (first list)"
+            "waiting for configurations (not allowed to list and watch them), pods with a sidecar (first list)"
         );
         feed.take(Change::Synced, Instant::now());
-        feed.caches.ready(PODS);
+        feed.caches.ready(PODS[0]);
         assert!(health.is_ready());
         feed.take(Change::Forbidden, Instant::now());
         assert!(health.is_ready());

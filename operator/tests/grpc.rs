@@ -62,7 +62,7 @@ impl Fixture {
         let api = Api {
             indexes: indexes.clone(),
             pods: pods.clone(),
-            secrets: Arc::new(Secrets::new(Box::new(OneSecret(secret)), metrics.secret_reads.clone())),
+            secrets: Arc::new(Secrets::new(Box::new(OneSecret(secret)), metrics.clone())),
             metrics,
             scope: Scope::new(watch_namespace),
             stop: stop.clone(),

@@ -1,10 +1,30 @@
-//! Measures on a real cluster, which is removed afterwards.
+//! Measurements. Without a subcommand on a real cluster, which is removed afterwards.
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+use outrigger_e2e::bench::{self, fanout};
+
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The operator's update streams with many fake sidecars
+    Fanout(fanout::Args),
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match outrigger_e2e::bench::run().await {
+    let measured = match Cli::parse().command {
+        None => bench::run().await,
+        Some(Command::Fanout(args)) => fanout::run(args).await,
+    };
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");

@@ -73,15 +73,15 @@ impl Api {
 
     /// Registers the subscriber before anything is sent; there is no initial list.
     fn updates<K: Kind>(&self, authorised: Authorised) -> std::result::Result<Updates<K>, Status> {
-        let Authorised { caller, ends_at } = authorised;
+        let Authorised { caller, end, unsent } = authorised;
         let index = K::index(&self.indexes);
         self.check_ready(index, &caller.namespace)?;
         Ok(Updates {
             subscription: index.subscribe(&caller.namespace, &caller.app, Instant::now()),
             secrets: self.secrets.clone(),
             only: None,
-            ends_at,
-            stop: self.stop.clone(),
+            end,
+            unsent,
         })
     }
 

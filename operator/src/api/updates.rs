@@ -6,18 +6,16 @@ use bytes::Bytes;
 use futures::{Stream, stream::BoxStream};
 use outrigger_crds::DaprResource;
 use outrigger_proto::operator::ResourceEventType;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::connection::Unsent;
 use crate::{
     index::{Event, Subscription},
     kinds::Kind,
     pods::Assigned,
-    secrets::Secrets,
+    secrets::{Secrets, Unavailable},
 };
 
 /// What tonic sends.
@@ -33,27 +31,29 @@ pub(super) struct Updates<K: DaprResource> {
     /// Only events of the object with the assigned name are sent. While there is none, events wait: the stream may be open
     /// before its pod is seen.
     pub(super) only: Option<watch::Receiver<Assigned>>,
-    pub(super) ends_at: Instant,
-    pub(super) stop: CancellationToken,
+    /// Ends the stream: the operator stops, or the connection has reached its age.
+    pub(super) end: CancellationToken,
+    /// Where the time of what is sent is noted until it is written.
+    pub(super) unsent: Option<Arc<Unsent>>,
 }
 
 impl<K: Kind> Updates<K> {
-    /// Sends what the index offers. Ends, with OK, when the operator stops or the connection has reached its age.
+    /// Sends what the index offers. Ends, with OK, when told to.
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<K::Event, Status>> + Send + 'static {
         futures::stream::unfold(self, |mut updates| async move {
-            let (stop, ends_at) = (updates.stop.clone(), updates.ends_at);
-            let (type_, payload) = tokio::select! {
+            let end = updates.end.clone();
+            let event = tokio::select! {
                 biased;
-                () = stop.cancelled() => return None,
-                () = sleep_until(ends_at) => return None,
-                next = updates.next() => next,
+                () = end.cancelled() => return None,
+                event = updates.next() => event,
             };
             updates.subscription.index().metrics().sent.inc();
-            Some((Ok(K::event(payload, type_)), updates))
+            Some((Ok(event), updates))
         })
     }
 
-    async fn next(&mut self) -> (ResourceEventType, Bytes) {
+    async fn next(&mut self) -> K::Event {
+        let mut delayed = 0;
         loop {
             let event = match &mut self.only {
                 None => self.subscription.next().await,
@@ -69,26 +69,34 @@ impl<K: Kind> Updates<K> {
                     event
                 }
             };
-            return (event.type_, self.payload(&event).await);
+            match self.payload(&event).await {
+                Ok(payload) => {
+                    if let (Some(unsent), Some(since)) = (&self.unsent, event.since) {
+                        unsent.add(since);
+                    }
+                    return K::event(payload, event.type_);
+                }
+                // It holds up no other.
+                Err(error) => {
+                    let (namespace, name) = (self.subscription.namespace(), &**event.version.name());
+                    tracing::warn!(kind = K::KIND, namespace, name, %error, "event delayed");
+                    self.subscription.put_back(event);
+                    delayed += 1;
+                    if delayed >= self.subscription.pending() {
+                        delayed = 0;
+                        sleep(SECRETS_RETRY).await;
+                    }
+                }
+            }
         }
     }
 
     /// Values of Secrets are filled in, but not for what is gone: its Secrets may be gone too.
-    async fn payload(&self, event: &Event<K>) -> Bytes {
+    async fn payload(&self, event: &Event<K>) -> Result<Bytes, Unavailable> {
         if event.type_ == ResourceEventType::Deleted {
-            return event.version.payload().clone();
+            return Ok(event.version.payload().clone());
         }
-        loop {
-            let namespace = self.subscription.namespace();
-            match self.secrets.payload(namespace, &event.version).await {
-                Ok(payload) => return payload,
-                Err(error) => {
-                    let name = &**event.version.name();
-                    tracing::warn!(kind = K::KIND, namespace, name, %error, "event delayed");
-                    sleep(SECRETS_RETRY).await;
-                }
-            }
-        }
+        self.secrets.payload(self.subscription.namespace(), &event.version).await
     }
 }
 

@@ -39,6 +39,11 @@ impl<K: DaprResource> Subscriber<K> {
         }
         offered
     }
+
+    /// How many events wait.
+    pub(super) fn pending(&self) -> i64 {
+        i64::try_from(self.outbox.lock().len()).unwrap_or(i64::MAX)
+    }
 }
 
 /// A registered subscriber; dropping it ends the registration.
@@ -67,7 +72,26 @@ impl<K: DaprResource> Subscription<K> {
 
     /// What is waiting, without waiting for it.
     pub fn try_next(&self) -> Option<Event<K>> {
-        self.subscriber.outbox.lock().pop()
+        let event = self.subscriber.outbox.lock().pop();
+        if event.is_some() {
+            self.index.metrics.pending.dec();
+        }
+        event
+    }
+
+    /// How many events wait.
+    pub fn pending(&self) -> i64 {
+        self.subscriber.pending()
+    }
+
+    /// Takes back an event that cannot be sent now; it comes after all others.
+    pub fn put_back(&self, event: Event<K>) {
+        let metrics = &self.index.metrics;
+        match self.subscriber.outbox.lock().put_back(event) {
+            Offered::Queued => metrics.pending.inc(),
+            Offered::Cancelled => metrics.pending.dec(),
+            Offered::Coalesced | Offered::Invisible => {}
+        }
     }
 
     /// The next event. Cancelling loses nothing.
