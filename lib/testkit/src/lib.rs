@@ -6,5 +6,5 @@ pub mod kubeconfig;
 pub mod toolchain;
 pub mod workloads;
 
-pub use apiserver::ApiServer;
+pub use apiserver::{ApiServer, FaultyApiServer};
 pub use workloads::Workloads;

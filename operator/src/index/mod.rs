@@ -309,4 +309,6 @@ impl<K: DaprResource> Namespace<K> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

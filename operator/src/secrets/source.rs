@@ -44,8 +44,15 @@ pub struct Content {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot read Secret {secret}: {reason}")]
 pub struct Unavailable {
-    pub(super) secret: ObjectKey,
-    pub(super) reason: String,
+    secret: ObjectKey,
+    reason: String,
+}
+
+impl Unavailable {
+    pub fn new(secret: ObjectKey, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self { secret, reason }
+    }
 }
 
 /// Where Secrets come from.
@@ -180,7 +187,7 @@ impl Source for FromApiServer {
                 Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(Found::Forbidden),
                 Err(error) => error.to_string(),
             };
-            Err(Unavailable { secret: key, reason })
+            Err(Unavailable::new(key, reason))
         })
     }
 }

@@ -23,10 +23,7 @@ impl Source for Arc<Store> {
         let found = self.secrets.lock().get(&key.name).cloned();
         Box::pin(async move {
             tokio::task::yield_now().await;
-            found.ok_or_else(|| Unavailable {
-                secret: key,
-                reason: "down".into(),
-            })
+            found.ok_or_else(|| Unavailable::new(key, "down"))
         })
     }
 }

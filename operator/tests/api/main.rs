@@ -4,7 +4,10 @@
 mod fixture;
 mod grants;
 mod process;
+mod secrets;
 mod services;
+mod setup;
+mod stalled;
 mod statuses;
 mod streams;
 #[path = "../support/mod.rs"]

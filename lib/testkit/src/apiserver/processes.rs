@@ -14,8 +14,10 @@ use crate::toolchain::Toolchain;
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 pub(super) struct Processes {
+    toolchain: Toolchain,
     folder: PathBuf,
     port: u16,
+    etcd_port: u16,
     etcd: Child,
     api_server: Child,
     /// Removes the folder when its standard input closes, which the kernel does however this process ends.
@@ -26,8 +28,10 @@ impl Processes {
     pub(super) fn start(toolchain: &Toolchain, folder: &Path) -> Result<Self, Error> {
         let [port, etcd_port, peer_port] = free_ports()?;
         Ok(Self {
+            toolchain: toolchain.clone(),
             folder: folder.to_owned(),
             port,
+            etcd_port,
             _sweeper: sweeper(folder)?,
             etcd: spawn(toolchain, folder, "etcd", &etcd_flags(folder, etcd_port, peer_port))?,
             api_server: spawn(
@@ -41,6 +45,24 @@ impl Processes {
 
     pub(super) fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(super) fn etcd_port(&self) -> u16 {
+        self.etcd_port
+    }
+
+    pub(super) fn stop_api_server(&mut self) -> Result<(), Error> {
+        let killed = self.api_server.kill().and_then(|()| self.api_server.wait());
+        killed.map(drop).map_err(|source| Error::Spawn {
+            program: "kube-apiserver".to_owned(),
+            source,
+        })
+    }
+
+    pub(super) fn start_api_server(&mut self) -> Result<(), Error> {
+        let flags = api_server_flags(&self.folder, self.port, self.etcd_port);
+        self.api_server = spawn(&self.toolchain, &self.folder, "kube-apiserver", &flags)?;
+        Ok(())
     }
 
     /// Fails when a process ended.
