@@ -76,6 +76,7 @@ impl Api {
             // Longer than what ends the connection: the HTTP/2 library would first wait until it can say good-bye.
             .http2_keepalive_timeout(Some(2 * SILENCE))
             .max_connection_age(MAX_AGE)
+            .trace_fn(call_span)
             .add_service(OperatorServer::new(self))
             .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         within_drain(server, stop).await
@@ -123,6 +124,13 @@ impl Api {
             ))),
         }
     }
+}
+
+/// Off unless somebody asks for the level `debug`.
+fn call_span(request: &http::Request<()>) -> tracing::Span {
+    let peer = request.extensions().get::<Client>().map(|client| &client.peer);
+    let id = peer.and_then(|peer| peer.id.as_ref()).map(tracing::field::display);
+    tracing::debug_span!("call", method = request.uri().path(), id)
 }
 
 /// Awaits a server, but not for longer than the drain deadline after `stop`.

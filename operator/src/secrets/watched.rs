@@ -135,3 +135,31 @@ impl Watched {
         namespaces.get(namespace).into_iter().flat_map(HashMap::keys).cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_nobody_needs_are_forgotten() {
+        let (watched, now) = (Watched::default(), Instant::now());
+        let names = |watched: &Watched| watched.names().remove("shop").unwrap_or_default();
+        drop(watched.get("shop", "asked", now));
+        let wanted = HashMap::from([("shop".to_owned(), BTreeSet::from(["wanted".to_owned()]))]);
+        watched.keep(&wanted, now);
+        assert_eq!(names(&watched), BTreeSet::from(["asked".into(), "wanted".into()]));
+        watched.keep(&wanted, now + KEEP);
+        assert_eq!(names(&watched), BTreeSet::from(["wanted".into()]));
+        watched.keep(&HashMap::new(), now + KEEP * 2);
+        assert!(watched.namespaces.lock().is_empty());
+        assert!(watched.peek("shop", "wanted").is_none());
+    }
+
+    #[test]
+    fn what_is_told_of_a_forgotten_secret_is_not_kept() {
+        let watched = Watched::default();
+        let key = ObjectKey::new("shop", "auth");
+        assert!(watched.set(&key, Seen::Known(Found::Missing)).is_none());
+        assert!(watched.names().is_empty());
+    }
+}

@@ -38,8 +38,8 @@ async fn connect(setup: &Setup, port: u16, number: usize, stop: &CancellationTok
     let request = ComponentUpdateRequest {
         namespace: setup.namespace.clone(),
     };
-    let stream = OperatorClient::new(channel).max_decoding_message_size(1 << 24).component_update(request);
-    stream.await.unwrap().into_inner()
+    let mut client = OperatorClient::new(channel);
+    client.component_update(request).await.unwrap().into_inner()
 }
 
 /// Connects sidecars on a thread of their own, which then stands still until the answer is dropped.

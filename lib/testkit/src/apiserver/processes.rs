@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Error;
 use crate::toolchain::Toolchain;
@@ -166,11 +167,15 @@ fn api_server_flags(folder: &Path, port: u16, etcd_port: u16) -> Vec<String> {
     ]
 }
 
-/// Three ports that are free now. The start depends on the process, so that test binaries that run at the same time look
-/// in different places.
+/// Three ports that are free now. The start depends on the process and on how often it asked, so that servers that start at the
+/// same time look in different places.
 fn free_ports<const N: usize>() -> Result<[u16; N], Error> {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
     let size = PORTS.end - PORTS.start;
-    let offset = u16::try_from(process::id().wrapping_mul(7) % u32::from(size)).unwrap_or_default();
+    let start = process::id()
+        .wrapping_mul(7)
+        .wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed) * 50);
+    let offset = u16::try_from(start % u32::from(size)).unwrap_or_default();
     // Each listener is held until all are chosen.
     let listeners: Vec<_> = (0..size)
         .map(|step| PORTS.start + (offset + step) % size)
