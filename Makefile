@@ -49,8 +49,9 @@ test-cluster: kubernetes images ## On a full node with real pods
 prove: ## What is too long for CI: the cluster suite REPEAT times (default 5)
 	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; $(MAKE) --no-print-directory test-cluster; done
 
-bench: kubernetes images ## Memory, and the way of an edit, beside the API server's own time
+bench: kubernetes images ## Memory, the way of an edit beside the API server's own time, and streams to thousands of sidecars
 	@$(CARGO_TARGET_DIR)/debug/bench
+	@cargo run $(CARGO_FLAGS) --release --quiet -p outrigger-e2e --bin bench -- fanout
 
 lint: check ## Formatting, clippy, one TLS provider, licences
 	@test -x $(CACHE)/tools/bin/cargo-deny || cargo install --quiet --locked --root $(CACHE)/tools cargo-deny

@@ -1,6 +1,7 @@
 //! How the operator's update streams scale: many fake sidecars, a real API server, the operator's release binary. Load tool
 //! and server share the machine, so the figures compare runs on one machine, not machines.
 
+mod crowd;
 mod operator;
 mod process;
 mod sidecar;
@@ -48,6 +49,9 @@ pub struct Args {
     /// Bytes that are added to the component
     #[arg(long, default_value_t = 0)]
     pad: usize,
+    /// Measure the memory among many foreign pods and Secrets instead; creating them takes minutes
+    #[arg(long)]
+    crowd: bool,
 }
 
 /// Measures and prints.
@@ -60,6 +64,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         None => crate::release::operator().await?,
     };
     let stage = Stage::prepare().await?;
+    if args.crowd {
+        return crowd::run(&stage, &binary).await;
+    }
     println!("the operator's streams, {} bytes added to the component", args.pad);
     for sidecars in args.sidecars {
         let edits = if sidecars < 2000 { args.edits } else { args.edits / 5 };

@@ -61,7 +61,7 @@ impl Setup {
         let sentry = setup.workloads.serve_sentry(setup.id(Service::Sentry), &stop).await.unwrap();
         let system = json!({
             "apiVersion": "dapr.io/v1alpha1", "kind": "Configuration", "metadata": {"name": "daprsystem"},
-            "spec": {"mtls": {"controlPlaneTrustDomain": TRUST_DOMAIN, "sentryAddress": sentry.to_string()}},
+            "spec": {"mtls": {"enabled": true, "controlPlaneTrustDomain": TRUST_DOMAIN, "sentryAddress": sentry.to_string()}},
         });
         let configurations: Api<Configuration> = Api::namespaced(api_server.client(), &setup.namespace);
         let params = PatchParams::apply("test").force();
