@@ -279,7 +279,11 @@ mod tests {
     #[test]
     fn a_pod_that_gets_its_label_moves_from_one_watch_to_the_other() {
         let labelled = || {
-            let mut pod = pod("cart", OLD, json!({"dapr.io/enabled": "true", "dapr.io/config": "tracing"}));
+            let mut pod = pod(
+                "cart",
+                OLD,
+                json!({"dapr.io/enabled": "true", "dapr.io/config": "tracing"}),
+            );
             pod.metadata.labels = Some([(annotations::LABEL_INJECTED.to_owned(), "true".to_owned())].into());
             pod
         };

@@ -55,7 +55,11 @@ struct Payload {
 impl Payload {
     fn is_of<K: DaprResource>(&self, version: &Version<K>, found: &BTreeMap<String, Found>) -> bool {
         self.version.as_ptr() == version.payload().as_ptr()
-            && self.secrets.iter().map(Option::as_deref).eq(found.values().map(Found::version))
+            && self
+                .secrets
+                .iter()
+                .map(Option::as_deref)
+                .eq(found.values().map(Found::version))
     }
 }
 
@@ -88,7 +92,12 @@ impl Secrets {
             found.insert(name.clone(), self.get(namespace, name).await?);
         }
         let key = (K::KIND, ObjectKey::new(namespace, &**version.name()));
-        if let Some(payload) = self.payloads.lock().get_mut(&key).filter(|payload| payload.is_of(version, &found)) {
+        if let Some(payload) = self
+            .payloads
+            .lock()
+            .get_mut(&key)
+            .filter(|payload| payload.is_of(version, &found))
+        {
             payload.at = Instant::now();
             return Ok(payload.bytes.clone());
         }

@@ -340,13 +340,19 @@ async fn connections_end_at_their_age_each_at_its_own_moment() {
             namespace: "shop".into(),
         };
         let mut stream = cart.component_update(request).await.unwrap().into_inner();
-        ends.push(tokio::spawn(async move { (stream.message().await.unwrap(), Instant::now()) }));
+        ends.push(tokio::spawn(async move {
+            (stream.message().await.unwrap(), Instant::now())
+        }));
     }
     let mut times = Vec::new();
     for end in ends {
         let (message, at) = end.await.unwrap();
         assert_eq!(message, None, "status OK");
-        assert!(at - start >= MAX_AGE && at - start <= MAX_AGE + SPREAD + SILENCE, "{:?}", at - start);
+        assert!(
+            at - start >= MAX_AGE && at - start <= MAX_AGE + SPREAD + SILENCE,
+            "{:?}",
+            at - start
+        );
         times.push(at);
     }
     times.dedup();
@@ -401,5 +407,8 @@ async fn a_secret_that_cannot_be_read_now_holds_up_nothing_else() {
         .delete(&ObjectKey::new("shop", "one"), Instant::now());
     let event = soon("a deletion", stream.message()).await.unwrap().unwrap();
     assert_eq!(event.r#type(), ResourceEventType::Deleted);
-    assert_eq!(cart.list_components(shop()).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(
+        cart.list_components(shop()).await.unwrap_err().code(),
+        Code::Unavailable
+    );
 }

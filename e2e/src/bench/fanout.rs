@@ -78,7 +78,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             sidecars,
             edits: edits.max(1),
         };
-        measurement.run().await.with_context(|| format!("with {sidecars} sidecars"))?;
+        measurement
+            .run()
+            .await
+            .with_context(|| format!("with {sidecars} sidecars"))?;
         operator.stop().await?;
     }
     Ok(())
@@ -128,7 +131,10 @@ impl Measurement<'_> {
         self.print("edits", &round, count);
         println!("  growth by the edits  {}", round.memory - warm);
         if let Some(p99) = self.server_p99().await? {
-            println!("  in the server, p99   at most {:.1} ms from the watch event to the write", p99 * 1e3);
+            println!(
+                "  in the server, p99   at most {:.1} ms from the watch event to the write",
+                p99 * 1e3
+            );
         }
 
         let stalled = (count as f64 * STALLED) as usize;
@@ -136,7 +142,9 @@ impl Measurement<'_> {
             for sidecar in &sidecars[count - stalled..] {
                 sidecar.freeze();
             }
-            let others = self.round(&arrivals, 1 + self.edits, self.edits, count - stalled).await?;
+            let others = self
+                .round(&arrivals, 1 + self.edits, self.edits, count - stalled)
+                .await?;
             self.print(&format!("{stalled} stalled"), &others, count - stalled);
             println!(
                 "  ratio to all well    p99 {:.2}, resident {:.2}",
@@ -171,7 +179,14 @@ impl Measurement<'_> {
         let spec = json!({"spec": {"type": "state.redis", "version": "v1", "metadata": properties}});
         let stage = self.stage;
         stage
-            .apply("dapr.io/v1alpha1", "Component", "components", Some(NAMESPACE), COMPONENT, spec)
+            .apply(
+                "dapr.io/v1alpha1",
+                "Component",
+                "components",
+                Some(NAMESPACE),
+                COMPONENT,
+                spec,
+            )
             .await
     }
 
@@ -194,7 +209,9 @@ impl Measurement<'_> {
                 sleep(Duration::from_millis(2)).await;
             }
             let answered = arrivals.nanos(answered);
-            let after = cells.iter().map(|cell| cell.load(Ordering::Relaxed).saturating_sub(answered));
+            let after = cells
+                .iter()
+                .map(|cell| cell.load(Ordering::Relaxed).saturating_sub(answered));
             let mut after: Vec<_> = after.map(Duration::from_nanos).collect();
             after.sort_unstable();
             let at = |share: f64| after[((reached - 1) as f64 * share).round() as usize];
@@ -213,10 +230,14 @@ impl Measurement<'_> {
         let edits = round.arrivals.len();
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
         let [first, half, p99, last] = [0, 1, 2, 3].map(|at| milliseconds(median(&round.arrivals, at)));
-        println!("  {what:<20} {edits}, PATCH {:.1} ms; then, medians of the edits:", milliseconds(round.patch));
-        println!("    first {first:.1}, half {half:.1}, p99 {p99:.1}, last {last:.1} ms; worst last {:.1} ms", {
-            milliseconds(round.arrivals.iter().map(|times| times[3]).max().unwrap_or_default())
-        });
+        println!(
+            "  {what:<20} {edits}, PATCH {:.1} ms; then, medians of the edits:",
+            milliseconds(round.patch)
+        );
+        println!(
+            "    first {first:.1}, half {half:.1}, p99 {p99:.1}, last {last:.1} ms; worst last {:.1} ms",
+            { milliseconds(round.arrivals.iter().map(|times| times[3]).max().unwrap_or_default()) }
+        );
         let cpu = round.cpu.as_secs_f64();
         println!(
             "    CPU {cpu:.2} s, {:.1} µs for each event; {}",

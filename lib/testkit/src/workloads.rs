@@ -79,7 +79,11 @@ impl Workloads {
     ///
     /// # Errors
     /// The identity library's.
-    pub async fn identity(&self, id: SpiffeId, stop: &CancellationToken) -> Result<Identity, outrigger_identity::Error> {
+    pub async fn identity(
+        &self,
+        id: SpiffeId,
+        stop: &CancellationToken,
+    ) -> Result<Identity, outrigger_identity::Error> {
         let anchors = AnchorSource::Static(self.anchors());
         let issuer = Arc::new(Certified(self.clone(), id));
         let (identity, renewal) = Identity::with_issuer(anchors, KeyAlgorithm::Ed25519, issuer)?;

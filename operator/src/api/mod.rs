@@ -69,8 +69,8 @@ impl Api {
     {
         let stop = self.stop.clone();
         let (metrics, ending) = (self.metrics.clone(), self.stop.clone());
-        let connections = connections
-            .map(move |io| io.map(|io| connection::Connection::new(io, &metrics, &ending, Instant::now())));
+        let connections =
+            connections.map(move |io| io.map(|io| connection::Connection::new(io, &metrics, &ending, Instant::now())));
         let server = Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             // Longer than what ends the connection: the HTTP/2 library would first wait until it can say good-bye.

@@ -133,7 +133,9 @@ impl Operator for Api {
             ))
         })?;
         let assigned = self.pods.assigned(&authorised.caller.namespace, &authorised.caller.app);
-        Ok(Response::new(self.updates::<Configuration>(authorised)?.only(assigned).boxed()))
+        Ok(Response::new(
+            self.updates::<Configuration>(authorised)?.only(assigned).boxed(),
+        ))
     }
 
     /// The request names no namespace, so the answer is always that it is not the caller's, as upstream's.

@@ -137,7 +137,8 @@ impl<K: DaprResource> Index<K> {
             return;
         };
         let touched = |version: &&Arc<Version<K>>| {
-            version.secret_names().contains(&secret.name) && version.with_secrets().is_some_and(|object| differs(object))
+            version.secret_names().contains(&secret.name)
+                && version.with_secrets().is_some_and(|object| differs(object))
         };
         let touched: Vec<_> = space.objects.values().filter(touched).cloned().collect();
         for version in touched {
@@ -154,7 +155,10 @@ impl<K: DaprResource> Index<K> {
     pub fn wanted_secrets(&self, wanted: &mut HashMap<String, BTreeSet<String>>) {
         let inner = self.inner.read();
         for (namespace, space) in &inner.namespaces {
-            let referring = space.objects.values().filter(|version| !version.secret_names().is_empty());
+            let referring = space
+                .objects
+                .values()
+                .filter(|version| !version.secret_names().is_empty());
             for version in referring.filter(|version| space.is_seen(version)) {
                 let names = wanted.entry(namespace.to_string()).or_default();
                 names.extend(version.secret_names().iter().cloned());

@@ -47,7 +47,10 @@ impl Sidecar {
     fn take(&mut self, event: &Event<Component>, seed: u64) {
         let payload: serde_json::Value = serde_json::from_slice(event.version.payload()).unwrap();
         let name = event.version.name().to_string();
-        let context = format!("seed {seed}: {:?} of {payload} for {} in {}", event.type_, self.app, self.namespace);
+        let context = format!(
+            "seed {seed}: {:?} of {payload} for {} in {}",
+            event.type_, self.app, self.namespace
+        );
         assert_eq!(payload["metadata"]["namespace"], self.namespace, "{context}");
         assert!(event.version.visible_to(self.app), "{context}");
         if self.certain {
@@ -117,7 +120,11 @@ fn run(seed: u64) {
             sidecar.take(&event, seed);
         }
         let expected = listed(&index, sidecar.namespace, sidecar.app);
-        assert_eq!(sidecar.known, expected, "seed {seed}: {} in {}", sidecar.app, sidecar.namespace);
+        assert_eq!(
+            sidecar.known, expected,
+            "seed {seed}: {} in {}",
+            sidecar.app, sidecar.namespace
+        );
     }
     assert_eq!(index.metrics().pending.get(), 0, "seed {seed}");
     drop(sidecars);

@@ -222,7 +222,9 @@ impl Follower {
                     tracing::warn!(namespace, %error, retry_in_ms = pause.as_millis(), "cannot watch Secrets; trying again");
                     if is_forbidden(&error) {
                         for name in self.secrets.watched.names_in(namespace) {
-                            self.secrets.watched.set(&ObjectKey::new(&**namespace, name), Seen::Refused);
+                            self.secrets
+                                .watched
+                                .set(&ObjectKey::new(&**namespace, name), Seen::Refused);
                         }
                     }
                     sleep(pause).await;

@@ -1,4 +1,8 @@
-use std::{future::Future, pin::Pin, sync::{Arc, atomic::AtomicUsize}};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use outrigger_crds::{Component, decode};
 use prometheus::Registry;

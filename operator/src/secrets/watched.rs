@@ -125,14 +125,21 @@ impl Watched {
     pub(super) fn names(&self) -> HashMap<String, BTreeSet<String>> {
         let namespaces = self.namespaces.lock();
         let sorted = |space: &HashMap<String, Entry>| space.keys().cloned().collect();
-        let names = namespaces.iter().map(|(namespace, space)| (namespace.clone(), sorted(space)));
+        let names = namespaces
+            .iter()
+            .map(|(namespace, space)| (namespace.clone(), sorted(space)));
         names.collect()
     }
 
     /// The names in one namespace.
     pub(super) fn names_in(&self, namespace: &str) -> Vec<String> {
         let namespaces = self.namespaces.lock();
-        namespaces.get(namespace).into_iter().flat_map(HashMap::keys).cloned().collect()
+        namespaces
+            .get(namespace)
+            .into_iter()
+            .flat_map(HashMap::keys)
+            .cloned()
+            .collect()
     }
 }
 

@@ -117,12 +117,18 @@ async fn many_secrets_of_a_namespace_are_followed_too() {
         let name = format!("s{number}");
         operator.apply::<Secret>(&name, secret("one")).await;
         operator.apply::<Component>(&name, component(&name)).await;
-        assert_eq!(components.next().await, (ResourceEventType::Created, name, json!("b25l")));
+        assert_eq!(
+            components.next().await,
+            (ResourceEventType::Created, name, json!("b25l"))
+        );
     }
     for number in [0, SECRETS - 1] {
         let name = format!("s{number}");
         operator.apply::<Secret>(&name, secret("two")).await;
-        assert_eq!(components.next().await, (ResourceEventType::Updated, name, json!("dHdv")));
+        assert_eq!(
+            components.next().await,
+            (ResourceEventType::Updated, name, json!("dHdv"))
+        );
     }
     let gone = kube::api::DeleteParams::default();
     operator.api::<Secret>().delete("s7", &gone).await.unwrap();
@@ -132,7 +138,11 @@ async fn many_secrets_of_a_namespace_are_followed_too() {
     );
     // Below the limit again, each is watched by itself.
     for number in 8..SECRETS {
-        operator.api::<Component>().delete(&format!("s{number}"), &gone).await.unwrap();
+        operator
+            .api::<Component>()
+            .delete(&format!("s{number}"), &gone)
+            .await
+            .unwrap();
         assert_eq!(components.next().await.0, ResourceEventType::Deleted);
     }
     operator.apply::<Secret>("s1", secret("three")).await;
@@ -166,19 +176,35 @@ async fn one_secret_that_is_missing_harms_no_other_component_and_no_later_edit()
     for edit in 1..=EDITS {
         operator.apply::<Component>("healthy", healthy(edit)).await;
         for stream in &mut streams {
-            let expected = (ResourceEventType::Updated, "healthy".to_owned(), json!(edit.to_string()));
+            let expected = (
+                ResourceEventType::Updated,
+                "healthy".to_owned(),
+                json!(edit.to_string()),
+            );
             assert_eq!(stream.next().await, expected);
         }
     }
     // Nor a list.
     let mut sidecar = operator.sidecar("cart").await;
     let namespace = operator.namespace.clone();
-    let list = sidecar.list_components(ListComponentsRequest { namespace }).await.unwrap();
-    let names: Vec<_> = list.get_ref().components.iter().map(|payload| value(payload, "/metadata/name")).collect();
+    let list = sidecar
+        .list_components(ListComponentsRequest { namespace })
+        .await
+        .unwrap();
+    let names: Vec<_> = list
+        .get_ref()
+        .components
+        .iter()
+        .map(|payload| value(payload, "/metadata/name"))
+        .collect();
     assert_eq!(names, ["healthy", "poison"]);
 
     // A component that goes together with its Secret is gone for everyone.
-    operator.api::<Component>().delete("poison", &Default::default()).await.unwrap();
+    operator
+        .api::<Component>()
+        .delete("poison", &Default::default())
+        .await
+        .unwrap();
     for stream in &mut streams {
         assert_eq!(
             stream.next().await,

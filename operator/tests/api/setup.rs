@@ -58,14 +58,21 @@ impl Setup {
         };
         std::fs::write(setup.anchors(), setup.workloads.anchors()).unwrap();
         let stop = CancellationToken::new();
-        let sentry = setup.workloads.serve_sentry(setup.id(Service::Sentry), &stop).await.unwrap();
+        let sentry = setup
+            .workloads
+            .serve_sentry(setup.id(Service::Sentry), &stop)
+            .await
+            .unwrap();
         let system = json!({
             "apiVersion": "dapr.io/v1alpha1", "kind": "Configuration", "metadata": {"name": "daprsystem"},
             "spec": {"mtls": {"enabled": true, "controlPlaneTrustDomain": TRUST_DOMAIN, "sentryAddress": sentry.to_string()}},
         });
         let configurations: Api<Configuration> = Api::namespaced(api_server.client(), &setup.namespace);
         let params = PatchParams::apply("test").force();
-        configurations.patch("daprsystem", &params, &Patch::Apply(&system)).await.unwrap();
+        configurations
+            .patch("daprsystem", &params, &Patch::Apply(&system))
+            .await
+            .unwrap();
         setup
     }
 

@@ -30,10 +30,18 @@ const GROWTH: u64 = 10 * 1024;
 
 /// A sidecar's stream, and what keeps its identity.
 async fn connect(setup: &Setup, port: u16, number: usize, stop: &CancellationToken) -> Streaming<ComponentUpdateEvent> {
-    let id = SpiffeId::new(TrustDomain::new("public").unwrap(), &setup.namespace, &format!("app-{number}")).unwrap();
+    let id = SpiffeId::new(
+        TrustDomain::new("public").unwrap(),
+        &setup.namespace,
+        &format!("app-{number}"),
+    )
+    .unwrap();
     let identity = setup.workloads.identity(id, stop).await.unwrap();
     let channel = identity
-        .channel(&format!("{}:{port}", Ipv4Addr::LOCALHOST), Expect::Id(setup.operator_id()))
+        .channel(
+            &format!("{}:{port}", Ipv4Addr::LOCALHOST),
+            Expect::Id(setup.operator_id()),
+        )
         .unwrap();
     let request = ComponentUpdateRequest {
         namespace: setup.namespace.clone(),
@@ -48,7 +56,10 @@ async fn freeze(setup: &Setup, port: u16) -> mpsc::Sender<()> {
     let (hold, held) = mpsc::channel::<()>();
     let setup = setup.clone();
     thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let stop = CancellationToken::new();
         let _streams = runtime.block_on(async {
             let mut streams = Vec::new();
@@ -86,7 +97,10 @@ async fn stalled_sidecars_cost_little_and_are_cut_off() {
             "spec": {"type": "state.redis", "version": "v1", "metadata": [property]},
         });
         let params = PatchParams::apply("test").force();
-        components.patch("db", &params, &Patch::Apply(&component)).await.unwrap();
+        components
+            .patch("db", &params, &Patch::Apply(&component))
+            .await
+            .unwrap();
     };
     let hold = freeze(&setup, operator.port).await;
     let mut sidecars = Vec::new();

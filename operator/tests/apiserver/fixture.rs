@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use kube::client::Body;
 use outrigger_operator::{core::Core, metrics::Metrics, scope::Scope};
 use outrigger_process::{
@@ -82,7 +82,9 @@ impl http_body::Body for Cut {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, tower::BoxError>>> {
-        let cut = std::pin::pin!(self.token.clone().cancelled_owned()).poll_unpin(cx).is_ready();
+        let cut = std::pin::pin!(self.token.clone().cancelled_owned())
+            .poll_unpin(cx)
+            .is_ready();
         if cut {
             return std::task::Poll::Ready(Some(Err("the connection was cut".into())));
         }
@@ -93,7 +95,6 @@ impl http_body::Body for Cut {
 /// An operator at a server.
 pub(crate) struct Operator {
     pub(crate) server: Server,
-    pub(crate) registry: Registry,
     _stop: DropGuard,
 }
 
@@ -105,8 +106,8 @@ impl Operator {
             calls: faults.client(clients.calls),
             watches: faults.client(clients.watches),
         };
-        let (registry, stop, health) = (Registry::new(), CancellationToken::new(), Health::default());
-        let metrics = Metrics::new(&registry).unwrap();
+        let (stop, health) = (CancellationToken::new(), Health::default());
+        let metrics = Metrics::new(&Registry::new()).unwrap();
         let core = Core::new(clients, Scope::default(), metrics, "test".into());
         let mut tasks = Tasks::new(stop.clone());
         core.spawn_watches(&mut tasks, health.target("caches"));
@@ -114,7 +115,6 @@ impl Operator {
         eventually("readiness", || async { health.is_ready().then_some(()) }).await;
         Self {
             server: Server::start(core.api(stop.clone())),
-            registry,
             _stop: stop.drop_guard(),
         }
     }

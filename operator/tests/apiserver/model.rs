@@ -149,7 +149,10 @@ impl Editor {
     /// What an app should hold.
     async fn expected(&self, app: &str) -> BTreeMap<String, u64> {
         let list = self.components.list(&ListParams::default()).await.unwrap();
-        let payloads = list.items.iter().map(|component| parse(&serde_json::to_vec(component).unwrap()));
+        let payloads = list
+            .items
+            .iter()
+            .map(|component| parse(&serde_json::to_vec(component).unwrap()));
         payloads
             .filter(|(_, _, scopes)| scopes.is_empty() || scopes.contains(app))
             .map(|(name, edit, _)| (name, edit))
@@ -231,7 +234,7 @@ async fn sidecars_end_with_the_right_state_whatever_happens() {
         drop(operator.send_replace(Arc::new(new)));
     }
     going_on.store(false, Ordering::SeqCst);
-    let mut editor = editing.await.unwrap();
+    let editor = editing.await.unwrap();
     agree(&editor, "replacements of the operator").await;
 
     // Listing again without a change is no news to anyone.
@@ -247,7 +250,11 @@ async fn sidecars_end_with_the_right_state_whatever_happens() {
         "spec": {"type": "state.redis", "version": "v1", "metadata": [{"name": "edit", "value": "1"}]},
     });
     let params = PatchParams::apply("test");
-    editor.components.patch("last", &params, &Patch::Apply(&last)).await.unwrap();
+    editor
+        .components
+        .patch("last", &params, &Patch::Apply(&last))
+        .await
+        .unwrap();
     agree(&editor, "the last edit").await;
     for (app, held, _) in &sidecars {
         let events = held.lock().events;

@@ -82,7 +82,9 @@ impl Server {
             }
         });
         let endpoint = Endpoint::from_static("http://operator");
-        Some(OperatorClient::new(endpoint.connect_with_connector(connector).await.ok()?))
+        Some(OperatorClient::new(
+            endpoint.connect_with_connector(connector).await.ok()?,
+        ))
     }
 
     /// A connection from which nothing comes after its first words.

@@ -26,7 +26,14 @@ pub(super) async fn run(stage: &Stage, binary: &Path) -> anyhow::Result<()> {
     let empty = steady(stage, binary).await?;
     let account = json!({});
     stage
-        .apply("v1", "ServiceAccount", "serviceaccounts", Some(NAMESPACE), "default", account)
+        .apply(
+            "v1",
+            "ServiceAccount",
+            "serviceaccounts",
+            Some(NAMESPACE),
+            "default",
+            account,
+        )
         .await?;
     fill::<Pod>(stage, PODS, pod).await?;
     fill::<Secret>(stage, SECRETS, secret).await?;

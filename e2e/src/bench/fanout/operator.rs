@@ -65,15 +65,25 @@ impl Stage {
             stop: CancellationToken::new(),
         };
         for name in [NAMESPACE, CONTROL_PLANE] {
-            stage.apply("v1", "Namespace", "namespaces", None, name, json!({})).await?;
+            stage
+                .apply("v1", "Namespace", "namespaces", None, name, json!({}))
+                .await?;
         }
         let sentry = Service::Sentry.spiffe_id(&TrustDomain::new(TRUST_DOMAIN)?, CONTROL_PLANE)?;
         let sentry = stage.workloads.serve_sentry(sentry, &stage.stop).await?;
-        let mtls = json!({"enabled": true, "controlPlaneTrustDomain": TRUST_DOMAIN, "sentryAddress": sentry.to_string()});
+        let mtls =
+            json!({"enabled": true, "controlPlaneTrustDomain": TRUST_DOMAIN, "sentryAddress": sentry.to_string()});
         let spec = json!({"spec": {"mtls": mtls}});
         let (version, kind) = ("dapr.io/v1alpha1", "Configuration");
         stage
-            .apply(version, kind, "configurations", Some(CONTROL_PLANE), SYSTEM_CONFIGURATION, spec)
+            .apply(
+                version,
+                kind,
+                "configurations",
+                Some(CONTROL_PLANE),
+                SYSTEM_CONFIGURATION,
+                spec,
+            )
             .await?;
         fs::write(stage.anchors(), stage.workloads.anchors())?;
         Ok(stage)
@@ -119,7 +129,12 @@ impl Stage {
             .arg(&self.kubeconfig)
             .args(["--log-level", "warn", "--listen-address", "127.0.0.1"])
             .args(["--port", &port.to_string(), "--healthz-port", &healthz.to_string()])
-            .args(["--metrics-listen-address", "127.0.0.1", "--metrics-port", &metrics.to_string()])
+            .args([
+                "--metrics-listen-address",
+                "127.0.0.1",
+                "--metrics-port",
+                &metrics.to_string(),
+            ])
             .arg("--trust-anchors-file")
             .arg(self.anchors())
             .env("ENABLE_WEBHOOKS", "false")
@@ -128,7 +143,10 @@ impl Stage {
             .spawn()
             .with_context(|| format!("start {}", binary.display()))?;
         let deadline = Instant::now() + READY_DEADLINE;
-        while !get(healthz, "/healthz").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+        while !get(healthz, "/healthz")
+            .await
+            .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        {
             if let Some(status) = process.try_wait()? {
                 bail!("{} ended: {status}", binary.display());
             }
@@ -148,11 +166,6 @@ impl Stage {
 }
 
 impl Operator {
-    /// The sum of a metric's series.
-    pub(super) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        Ok(self.series(name).await?.iter().map(|(_, value)| value).sum())
-    }
-
     /// The series of a metric: labels as written, and value.
     pub(super) async fn series(&self, name: &str) -> anyhow::Result<Vec<(String, f64)>> {
         let text = get(self.metrics, "/").await?;

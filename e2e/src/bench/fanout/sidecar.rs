@@ -98,7 +98,10 @@ impl Sidecar {
         let tls = TlsConnector::from(Arc::new(config(workloads, app)?));
         let tcp = TcpStream::connect(operator).await.context("connect")?;
         tcp.set_nodelay(true)?;
-        let tls = tls.connect(ServerName::try_from("operator")?, tcp).await.context("TLS handshake")?;
+        let tls = tls
+            .connect(ServerName::try_from("operator")?, tcp)
+            .await
+            .context("TLS handshake")?;
         let frozen = Arc::new(AtomicBool::new(false));
         let io = Freezable {
             io: tls,
@@ -128,7 +131,8 @@ impl Sidecar {
             let stream = match method {
                 "SubscriptionUpdate" => {
                     let namespace = NAMESPACE.into();
-                    self.call(method, &proto::SubscriptionUpdateRequest { namespace }).await?
+                    self.call(method, &proto::SubscriptionUpdateRequest { namespace })
+                        .await?
                 }
                 _ => self.call(method, &request).await?,
             };
@@ -141,7 +145,9 @@ impl Sidecar {
     /// Lists the components and returns how many there are.
     pub(super) async fn list(&mut self) -> anyhow::Result<usize> {
         let namespace = NAMESPACE.into();
-        let mut body = self.call("ListComponents", &ListComponentsRequest { namespace }).await?;
+        let mut body = self
+            .call("ListComponents", &ListComponentsRequest { namespace })
+            .await?;
         let mut answer = BytesMut::new();
         while let Some(chunk) = body.data().await {
             let chunk = chunk?;
@@ -217,7 +223,9 @@ fn message_length(buffer: &[u8]) -> Option<usize> {
 
 fn edit_in(message: &[u8]) -> Option<usize> {
     let at = message.windows(MARKER.len()).position(|window| window == MARKER)?;
-    let digits = message[at + MARKER.len()..].split(|byte| !byte.is_ascii_digit()).next()?;
+    let digits = message[at + MARKER.len()..]
+        .split(|byte| !byte.is_ascii_digit())
+        .next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 

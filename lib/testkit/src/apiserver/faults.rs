@@ -74,7 +74,10 @@ impl FaultyApiServer {
             let request = format!(r#"{{"revision":"{revision}","physical":true}}"#);
             etcd_call(&etcd, "/v3/kv/compaction", &request).await
         };
-        compaction.await.map(drop).map_err(|source| Error::Etcd(source.to_string()))
+        compaction
+            .await
+            .map(drop)
+            .map_err(|source| Error::Etcd(source.to_string()))
     }
 }
 
