@@ -18,8 +18,9 @@ DEMO := $(CARGO_TARGET_DIR)/debug/demo
 # Tiers by the names of test programs: `api` and `chart` need a real API server, `cluster` a whole node; others need neither.
 TESTS := $(notdir $(basename $(wildcard */tests/*.rs lib/*/tests/*.rs))) \
 	$(notdir $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs lib/*/tests/*/main.rs)))
-API_TESTS := api apiserver chart
+API_TESTS := api apiserver chart definitions
 CLUSTER_TESTS := cluster
+FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 UNIT_TESTS := $(sort $(filter-out $(API_TESTS) $(CLUSTER_TESTS),$(TESTS)))
 
 # Prints what a recipe does and, at its end, how long it took.
@@ -27,7 +28,7 @@ define timed
 	@start=$$SECONDS; printf '==> %s\n' "$(1)"; $(2); printf '==> %s: %d s\n' "$(1)" "$$((SECONDS - start))"
 endef
 
-.PHONY: help demo test test-unit test-api test-cluster prove bench lint check generate kubernetes cluster cluster-down images tools prepared-cache
+.PHONY: help demo test test-unit test-api test-cluster rotations upstream-encoder prove bench bench-signing fuzz lint check generate kubernetes cluster cluster-down images tools prepared-cache
 
 help: ## List the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,12 +47,36 @@ test-api: kubernetes ## Against a real API server
 test-cluster: kubernetes images ## On a full node with real pods
 	$(call timed,tests on a real cluster,cargo test $(CARGO_FLAGS) --workspace $(addprefix --test ,$(CLUSTER_TESTS)))
 
-prove: ## What is too long for CI: the cluster suite REPEAT times (default 5)
+rotations: kubernetes ## Three rotations of the root under load, as processes against a real API server
+	@cargo build $(CARGO_FLAGS) --quiet -p outrigger-sentry -p outrigger-operator -p outrigger-injector -p outrigger-sidecar -p outrigger-e2e --bins
+	$(call timed,rotations,$(CARGO_TARGET_DIR)/debug/rotations)
+
+upstream-encoder: kubernetes ## Upstream's own encoder judges what sidecars are sent
+	$(call timed,what upstream sends,cargo test $(CARGO_FLAGS) -p outrigger-crds --test api upstream -- --ignored)
+
+prove: rotations upstream-encoder ## What is too long for CI: all of these, and the cluster suite REPEAT times (default 5)
 	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; $(MAKE) --no-print-directory test-cluster; done
 
-bench: kubernetes images ## Memory, the way of an edit beside the API server's own time, and streams to thousands of sidecars
+bench: kubernetes images bench-signing bench-fanout ## Memory, the way of an edit, certificates, streams; each beside the API server's own time
 	@$(CARGO_TARGET_DIR)/debug/bench
-	@cargo run $(CARGO_FLAGS) --release --quiet -p outrigger-e2e --bin bench -- fanout
+
+# An optimised load program, or it would be what is measured.
+bench-signing: kubernetes ## Certificates a second, and storms of sidecars that ask for theirs
+	@cargo build $(CARGO_FLAGS) --quiet --release -p outrigger-e2e --bin bench
+	@$(CARGO_TARGET_DIR)/release/bench signing
+
+bench-fanout: kubernetes ## An edit on its way to 100, 1000, 2000 and 5000 sidecars, and what they cost the operator
+	@cargo build $(CARGO_FLAGS) --quiet --release -p outrigger-e2e --bin bench
+	@$(CARGO_TARGET_DIR)/release/bench fanout
+
+# With the pinned compiler: its coverage flags are all that fuzzing needs of a nightly one. New inputs stay in the cache, and are
+# where the next run goes on from.
+fuzz: prepared-cache ## What parses bytes of strangers, FUZZ_SECONDS (default 60) for each target; TARGET=name for one
+	@test -x $(CACHE)/tools/bin/cargo-fuzz || cargo install --quiet --locked --root $(CACHE)/tools cargo-fuzz
+	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do \
+		echo "==> fuzzing $$target"; mkdir -p "$(CACHE)/fuzz/$$target"; \
+		RUSTC_BOOTSTRAP=1 $(CACHE)/tools/bin/cargo-fuzz run --fuzz-dir fuzz --sanitizer none --target-dir "$(CARGO_TARGET_DIR)/fuzz" \
+			"$$target" "$(CACHE)/fuzz/$$target" "fuzz/seeds/$$target" -- -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=65536 -timeout=10 -print_final_stats=1; done
 
 lint: check ## Formatting, clippy, one TLS provider, licences
 	@test -x $(CACHE)/tools/bin/cargo-deny || cargo install --quiet --locked --root $(CACHE)/tools cargo-deny
@@ -62,8 +87,9 @@ check: prepared-cache
 	$(call timed,clippy,cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings)
 	@test -z "$$(cargo tree --workspace -i ring -e normal$(comma)build 2>/dev/null)" || { echo "ring is in the build: aws-lc-rs is the one crypto provider" >&2; exit 1; }
 
-generate: prepared-cache ## CRDs in the chart
+generate: prepared-cache ## CRDs in the charts, and tables of the documentation
 	cargo run $(CARGO_FLAGS) --quiet -p outrigger-crds --bin crdgen
+	cargo run $(CARGO_FLAGS) --quiet -p outrigger-injector --example reference > docs/reference/annotations.md
 
 # Tools of the verbs themselves.
 tools: prepared-cache

@@ -12,7 +12,7 @@ use crate::{
     resource::{Column, DaprResource, kube_resource},
     secrets::{self, SecretUse},
     shared::{Auth, NameValuePair, SecretStore},
-    status::Status,
+    status::{self, Status},
 };
 
 /// A building block that sidecars load: a state store, a message broker, a binding, a secret store and so on.
@@ -33,6 +33,7 @@ pub struct Component {
     #[serde(deserialize_with = "go::nullable")]
     pub scopes: Vec<String>,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 

@@ -1,11 +1,16 @@
 //! Reading objects from the API server so that one bad object spoils nothing else.
 
+mod message;
+
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
-use crate::{go, raw};
+use crate::{
+    go, raw,
+    status::{self, Status},
+};
 
 /// An object, or why it could not be read: use it as `Api<Guarded<Component>>`.
 ///
@@ -22,10 +27,12 @@ pub struct Guarded<K>(pub Result<K, InvalidObject>);
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct InvalidObject {
-    /// What is wrong, with the path of the field.
+    /// What is wrong: the field, what was found and what was expected. Never longer than about a thousand characters.
     pub error: String,
     /// Metadata of the object, empty if that is what cannot be read.
     pub metadata: Box<ObjectMeta>,
+    /// Status of the object, as far as it can be read.
+    pub status: Option<Status>,
 }
 
 /// Reads an object from JSON text.
@@ -37,30 +44,25 @@ pub fn decode<K: DeserializeOwned>(json: &str) -> Result<K, InvalidObject> {
         // Tracking paths costs time, so only a second look does.
         let mut deserializer = serde_json::Deserializer::from_str(json);
         let error = match serde_path_to_error::deserialize::<_, K>(&mut deserializer) {
-            Err(error) => format!("{}: {}", error.path(), without_position(error.inner())),
-            Ok(_) => without_position(&plain),
+            Err(error) => message::describe(&error.path().to_string(), error.inner()),
+            Ok(_) => message::describe("", &plain),
         };
-        let OnlyMetadata { metadata } = serde_json::from_str(json).unwrap_or_default();
+        let Frame { metadata, status } = serde_json::from_str(json).unwrap_or_default();
         InvalidObject {
             error,
             metadata: Box::new(metadata),
+            status,
         }
     })
 }
 
-/// Lines and columns of the API server's answer tell users nothing.
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
-    }
-}
-
+/// What every object has around its own fields.
 #[derive(Default, Deserialize)]
-struct OnlyMetadata {
+struct Frame {
     #[serde(default, deserialize_with = "go::nullable")]
     metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "status::readable")]
+    status: Option<Status>,
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {

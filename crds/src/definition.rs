@@ -15,6 +15,10 @@ use crate::{
     subscription::{v1alpha1, v2alpha1},
 };
 
+mod template;
+
+pub use template::templates;
+
 /// Namespace in the stored definition of Subscription; an operator elsewhere corrects it in the cluster.
 const CONVERSION_NAMESPACE: &str = "dapr-system";
 /// Service of the operator that converts Subscriptions.

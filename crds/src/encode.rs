@@ -2,7 +2,7 @@
 
 use std::io;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::ser::Formatter;
 
@@ -138,11 +138,9 @@ impl Serialize for Metadata<'_> {
             "annotations",
             annotations.as_ref().filter(|all| !all.is_empty()),
         )?;
-        set(
-            &mut map,
-            "ownerReferences",
-            owner_references.as_ref().filter(|all| !all.is_empty()),
-        )?;
+        let owners = owner_references.as_ref().filter(|all| !all.is_empty());
+        let owners: Option<Vec<_>> = owners.map(|all| all.iter().map(Owner::new).collect());
+        set(&mut map, "ownerReferences", owners.as_ref())?;
         set(
             &mut map,
             "finalizers",
@@ -154,6 +152,41 @@ impl Serialize for Metadata<'_> {
             managed_fields.as_ref().filter(|_| self.managed_fields),
         )?;
         map.end()
+    }
+}
+
+/// A reference to an owner, its members in the order of Go's type.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Owner<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    name: &'a str,
+    uid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    controller: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_owner_deletion: Option<bool>,
+}
+
+impl<'a> Owner<'a> {
+    fn new(reference: &'a OwnerReference) -> Self {
+        let OwnerReference {
+            api_version,
+            block_owner_deletion,
+            controller,
+            kind,
+            name,
+            uid,
+        } = reference;
+        Self {
+            api_version,
+            kind,
+            name,
+            uid,
+            controller: *controller,
+            block_owner_deletion: *block_owner_deletion,
+        }
     }
 }
 

@@ -10,6 +10,9 @@
 //! | nothing, and an empty value neither | | `Option` with `skip_serializing_if = "go::omitted"` |
 //! | nothing, but an empty value is sent | | `Option` with `skip_serializing_if = "Option::is_none"` |
 //!
+//! Fields stand in the order of upstream's types. Receivers do not mind it, but so the same bytes come out, which is the
+//! easiest thing to check.
+//!
 //! Reading is as lenient as Go's: unknown fields are ignored, and `null` or an absent field is an unset one, also where
 //! the schema requires it.
 

@@ -10,7 +10,7 @@ use crate::{
     resource::{Column, DaprResource, kube_resource},
     secrets::{self, SecretRules, SecretUse},
     shared::{Auth, NameValuePair, SecretKeyRef, SecretStore},
-    status::Status,
+    status::{self, Status},
 };
 
 /// A service outside of Dapr that apps invoke by the name of this object.
@@ -31,6 +31,7 @@ pub struct HTTPEndpoint {
     #[serde(deserialize_with = "go::nullable")]
     pub scopes: Vec<String>,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 

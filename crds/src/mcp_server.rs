@@ -13,7 +13,7 @@ use crate::{
     resource::{Column, DaprResource, kube_resource},
     secrets::{self, SecretRules, SecretUse},
     shared::{NameValuePair, SecretKeyRef, SecretStore},
-    status::Status,
+    status::{self, Status},
 };
 
 /// A Model Context Protocol server whose tools apps call through their sidecars.
@@ -31,6 +31,7 @@ pub struct MCPServer {
     #[serde(deserialize_with = "go::nullable")]
     pub scopes: Vec<String>,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 
@@ -191,13 +192,13 @@ pub struct SpiffeJwt {
     #[serde(deserialize_with = "go::nullable")]
     #[schemars(length(min = 1))]
     pub header: String,
+    /// Text before the token, such as `Bearer `.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header_value_prefix: Option<String>,
     /// Audience of the token.
     #[serde(deserialize_with = "go::nullable")]
     #[schemars(length(min = 1))]
     pub audience: String,
-    /// Text before the token, such as `Bearer `.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header_value_prefix: Option<String>,
 }
 
 /// A program that the sidecar starts and talks to over standard input and output.

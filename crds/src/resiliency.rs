@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     go,
     resource::{Column, DaprResource, kube_resource},
-    status::Status,
+    status::{self, Status},
 };
 
 /// Timeouts, retries and circuit breakers, and the apps, actors and components that they apply to.
@@ -27,6 +27,7 @@ pub struct Resiliency {
     #[serde(deserialize_with = "go::nullable")]
     pub scopes: Vec<String>,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 

@@ -2,10 +2,19 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// What the operator and the sidecars found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+use crate::raw;
+
+mod lenient;
+mod reason;
+pub mod reference;
+
+pub use reason::{ConditionType, EventReason, EventText, Reason, ReasonText};
+
+/// What the operator and the sidecars found. It is read leniently: of a status that somebody else wrote, what does not fit
+/// counts as absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(!default)]
 pub struct Status {
@@ -54,72 +63,15 @@ pub struct Rejection {
     pub at: Time,
 }
 
+/// Reads a status, or none if it cannot be read: one that another version of the operator or somebody else wrote must not
+/// make the object unusable, and the operator writes its own anyway.
+pub(crate) fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Status>, D::Error> {
+    Ok(serde_json::from_str(raw::capture(deserializer)?.get()).unwrap_or_default())
+}
+
 impl Status {
     pub fn condition(&self, type_: ConditionType) -> Option<&Condition> {
         let conditions = self.conditions.as_deref().unwrap_or_default();
         conditions.iter().find(|condition| condition.type_ == type_.as_str())
-    }
-}
-
-/// The conditions of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ConditionType {
-    /// The spec is valid and everything that it refers to exists.
-    Accepted,
-    /// Accepted, and no connected sidecar rejects the object. Tools such as `kubectl wait` and Argo CD read this one.
-    Ready,
-}
-
-impl ConditionType {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "Accepted",
-            Self::Ready => "Ready",
-        }
-    }
-}
-
-/// Why a condition has its status; users match on these words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// `Accepted` is true.
-    Accepted,
-    /// The object cannot be decoded, or its spec cannot be used by any sidecar.
-    InvalidSpec,
-    /// A Secret that it refers to does not exist.
-    SecretNotFound,
-    /// A Secret that it refers to lacks the key.
-    SecretKeyNotFound,
-    /// The secret store that it names does not exist.
-    SecretStoreNotFound,
-    /// `Accepted` is unknown: the operator cannot read a Secret that it refers to.
-    SecretUnreadable,
-    /// `Ready` is false because `Accepted` is.
-    NotAccepted,
-    /// `Ready`, and no connected sidecar uses it.
-    NoSidecars,
-    /// `Ready`, and the sidecars that report have loaded it.
-    Loaded,
-    /// `Ready`, as far as known: no connected sidecar has reported.
-    NotReported,
-    /// `Ready` is false: a sidecar rejects it.
-    Rejected,
-}
-
-impl Reason {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "Accepted",
-            Self::InvalidSpec => "InvalidSpec",
-            Self::SecretNotFound => "SecretNotFound",
-            Self::SecretKeyNotFound => "SecretKeyNotFound",
-            Self::SecretStoreNotFound => "SecretStoreNotFound",
-            Self::SecretUnreadable => "SecretUnreadable",
-            Self::NotAccepted => "NotAccepted",
-            Self::NoSidecars => "NoSidecars",
-            Self::Loaded => "Loaded",
-            Self::NotReported => "NotReported",
-            Self::Rejected => "Rejected",
-        }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     go,
     resource::{Column, DaprResource, kube_resource},
-    status::Status,
+    status::{self, Status},
 };
 
 /// Says which apps may run which workflows and activities of the apps in `scopes`.
@@ -25,6 +25,7 @@ pub struct WorkflowAccessPolicy {
     #[serde(deserialize_with = "go::nullable")]
     pub scopes: Vec<String>,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 

@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::{fs, path::Path, time::Duration};
+mod corpus;
+#[path = "api/upstream.rs"]
+mod upstream;
+#[path = "api/valid.rs"]
+mod valid;
 
-use futures::{StreamExt, TryStreamExt};
+use std::{path::Path, time::Duration};
+
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
-    runtime::{WatchStreamExt, watcher},
 };
 use outrigger_crds::{
-    Component, Configuration, DaprResource, Guarded, HTTPEndpoint, MCPServer, NameValuePair, Resiliency,
-    WorkflowAccessPolicy, encode, subscription::v2alpha1::Subscription,
+    Component, Configuration, DaprResource, Guarded, HTTPEndpoint, MCPServer, NameValuePair, WorkflowAccessPolicy,
 };
 use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
@@ -47,50 +50,6 @@ async fn create<K: DaprResource>(client: &Client, namespace: &str, object: Value
         Err(kube::Error::Api(status)) => Err(status.message),
         Err(error) => panic!("{error}"),
     }
-}
-
-/// Creates the object of a recorded manifest, reads it back through a list and a watch, and compares what is sent.
-async fn as_recorded<K: DaprResource>(client: &Client, namespace: &str, name: &str, filled_in: Value) {
-    let read = |extension| fs::read_to_string(folder("tests/golden").join(name).with_extension(extension)).unwrap();
-    let mut manifest: Value = serde_saphyr::from_str(&read("yaml")).unwrap();
-    manifest["metadata"]["namespace"] = json!(namespace);
-    create::<K>(client, namespace, manifest).await.unwrap();
-
-    let mut expected: Value = serde_json::from_str(&read("json")).unwrap();
-    expected["metadata"] = json!({ "creationTimestamp": null });
-    for (key, value) in filled_in.as_object().unwrap() {
-        expected["spec"][key] = value.clone();
-    }
-    let objects = Api::<Guarded<K>>::namespaced(client.clone(), namespace);
-    let listed = objects.list(&ListParams::default()).await.unwrap().items.remove(0);
-    let watched = first(objects).await;
-    for Guarded(object) in [listed, watched] {
-        let mut object = object.unwrap();
-        *object.meta_mut() = Default::default();
-        let sent: Value = serde_json::from_slice(&encode(&object, true).unwrap()).unwrap();
-        assert_eq!(sent, expected);
-    }
-}
-
-/// The first object that a watch yields.
-async fn first<K: DaprResource>(objects: Api<Guarded<K>>) -> Guarded<K> {
-    let config = watcher::Config::default().streaming_lists();
-    let stream = watcher(objects, config).applied_objects();
-    let next = tokio::time::timeout(LONG, stream.boxed().try_next()).await;
-    next.expect("an object in time").unwrap().unwrap()
-}
-
-#[tokio::test]
-async fn recorded_manifests_are_stored_and_sent_as_recorded() {
-    let (client, ns) = &server("recorded").await;
-    let metrics = json!({ "metric": { "enabled": true }, "metrics": { "enabled": true } });
-    as_recorded::<Component>(client, ns, "component", json!({})).await;
-    as_recorded::<Configuration>(client, ns, "configuration", metrics).await;
-    as_recorded::<HTTPEndpoint>(client, ns, "httpendpoint", json!({})).await;
-    as_recorded::<MCPServer>(client, ns, "mcpserver", json!({})).await;
-    as_recorded::<Resiliency>(client, ns, "resiliency", json!({})).await;
-    as_recorded::<Subscription>(client, ns, "subscription-v2alpha1", json!({})).await;
-    as_recorded::<WorkflowAccessPolicy>(client, ns, "workflowaccesspolicy", json!({})).await;
 }
 
 #[tokio::test]

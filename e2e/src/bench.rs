@@ -2,6 +2,8 @@
 //! in the same run.
 
 pub mod fanout;
+mod process;
+pub mod signing;
 
 use std::time::{Duration, Instant};
 

@@ -15,6 +15,7 @@ mod node;
 pub mod observe;
 mod packages;
 pub mod release;
+pub mod rotations;
 pub mod toolchain;
 
 pub use access::Access;

@@ -70,14 +70,14 @@ pub async fn build() -> Result<Vec<Archive>, Error> {
         .collect()
 }
 
-/// Builds the binaries and returns the path of the operator's.
+/// Builds the binaries and returns the path of one.
 ///
 /// # Errors
 /// cargo's failure, with its output.
-pub async fn operator() -> Result<PathBuf, Error> {
+pub async fn binary(name: &str) -> Result<PathBuf, Error> {
     let host = host().await?;
     compile(&host).await?;
-    Ok(target_folder().join(host).join("release").join("operator"))
+    Ok(target_folder().join(host).join("release").join(name))
 }
 
 /// A static binary needs nothing else in its image. The target is named, so that the flags do not reach build scripts.

@@ -6,12 +6,12 @@ use anyhow::Context;
 use clap::Parser;
 use outrigger_core::{cluster_domain, control_plane::Service};
 use outrigger_identity::{
-    AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options, token_is_mounted,
+    AnchorSource, ClientAuth, Expect, Identity, KeyAlgorithm, Limits, Listener, Options, token_is_mounted,
 };
 use outrigger_process::{
     health::Health,
     http, identity,
-    kubernetes::{client, trust_bundle},
+    kubernetes::{client, trust_bundle, webhook as server},
     logs::LogArgs,
     metrics::{self, MetricsArgs},
     privileges,
@@ -20,11 +20,11 @@ use outrigger_process::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::{Cluster, accounts, components, configuration},
+    cluster::{Cluster, accounts, components, configuration, version},
     environment::Environment,
     metrics::Metrics,
+    refusals::{Refusals, Teller},
     registration::Registration,
-    serve,
     settings::Settings,
     webhook::Webhook,
 };
@@ -94,11 +94,16 @@ impl Args {
         let injector_metrics = Metrics::new(&registry)?;
         let cluster = Cluster::default();
         let settings = Settings::new(&env, &cluster_domain(&env), scheduler_enabled, token_is_mounted());
+        let operator = Service::Operator.spiffe_id(&env.trust_domain, &env.namespace)?;
+        let operator = identity.channel(&settings.operator_address, Expect::Id(operator))?;
+        let (refusals, queue) = Refusals::new(injector_metrics.clone());
+        let teller = Teller::new(queue, operator, injector_metrics.clone());
         let webhook = Webhook::new(
             settings,
             env.allowed.clone(),
             cluster.clone(),
             identity.anchors(),
+            refusals,
             injector_metrics.clone(),
         );
         let registration = Registration {
@@ -126,6 +131,11 @@ impl Args {
         tasks.spawn("configuration", {
             let configuration = configuration::follow(clients.clone(), env.namespace.clone(), cluster.clone());
             until(stop.clone(), configuration)
+        });
+        tasks.spawn("refusals", until(stop.clone(), teller.run()));
+        tasks.spawn("version", {
+            let version = version::follow(clients.calls.clone(), cluster.clone());
+            until(stop.clone(), version)
         });
         tasks.spawn(
             "components",
@@ -157,7 +167,7 @@ impl Args {
             let listener = Listener::tls(tcp, tls, Limits::default())?;
             tracing::info!(port, "the webhook is served");
             injector.ready();
-            serve::serve(listener, webhook.router(), stop).await;
+            server::serve(listener, webhook.router(), stop).await;
             Ok(())
         });
         tasks.run(DRAIN).await

@@ -1,6 +1,9 @@
 //! What to answer to a review: the checks, in upstream's order. No I/O: the cluster is a snapshot.
 
+use std::collections::BTreeMap;
+
 use outrigger_core::app_id;
+use outrigger_proto::outrigger::operator::v1::{Owner, Refusal};
 
 use crate::{
     annotations as key,
@@ -32,6 +35,46 @@ pub struct Decision {
     /// The annotation, else the pod's name, else empty: what upstream labels its metrics with.
     pub app_id: String,
     pub warnings: Vec<String>,
+    /// What the operator is told of a pod that gets no sidecar.
+    pub refusal: Option<Refusal>,
+}
+
+impl Decision {
+    /// For the API server's audit log: what became of a pod that concerns us.
+    pub fn audit(&self) -> BTreeMap<&'static str, String> {
+        let about_us = !matches!(self.outcome, Outcome::NotAPod | Outcome::NotEnabled) || !self.warnings.is_empty();
+        if !about_us {
+            return BTreeMap::new();
+        }
+        let all = [
+            ("outcome", self.outcome.name().to_owned()),
+            ("app-id", self.app_id.clone()),
+            ("message", self.message()),
+        ];
+        all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    /// All that there is to say to the pod's creator.
+    fn message(&self) -> String {
+        match &self.answer {
+            Answer::Denied(message) => message.clone(),
+            _ => warnings::fit(self.warnings.clone()).join("; "),
+        }
+    }
+}
+
+impl Outcome {
+    /// In metrics and in the audit log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Injected => "injected",
+            Self::NotAPod => "not_a_pod",
+            Self::NotEnabled => "not_enabled",
+            Self::NotAllowed => "not_allowed",
+            Self::AlreadyInjected => "already_injected",
+            Self::Denied => "denied",
+        }
+    }
 }
 
 /// How a review ended.
@@ -53,13 +96,62 @@ pub fn decide(request: &Request<'_>, context: Context<'_>) -> Decision {
     if request.kind.kind != "Pod" {
         return plain(Answer::Allowed, Outcome::NotAPod, String::new());
     }
-    // What cannot be decoded counts as enabled, so that the requester is told.
     let pod = match request.object {
         Some(object) => Pod::decode(object.get()).map_err(|error| error.to_string()),
         None => Err("the object is empty".to_owned()),
     };
+    let mut decision = judge(&pod, request, context);
+    if context.settings.strict {
+        decision = strictly(decision);
+    }
+    if let (Ok(pod), false) = (&pod, request.dry_run) {
+        decision.refusal = refusal(pod, &request.namespace, &decision);
+    }
+    decision
+}
+
+/// What is warned of otherwise is denied in strict mode, with the same sentences.
+fn strictly(decision: Decision) -> Decision {
+    if decision.warnings.is_empty() || matches!(decision.answer, Answer::Denied(_)) {
+        return decision;
+    }
+    plain(
+        Answer::Denied(warnings::fit(decision.warnings).join("; ")),
+        Outcome::Denied,
+        decision.app_id,
+    )
+}
+
+/// Who asked for a sidecar, or seems to have, and gets none.
+fn refusal(pod: &Pod, namespace: &str, decision: &Decision) -> Option<Refusal> {
+    let reason = match decision.outcome {
+        Outcome::Injected | Outcome::NotAPod => return None,
+        Outcome::NotEnabled | Outcome::AlreadyInjected if decision.warnings.is_empty() => return None,
+        Outcome::NotEnabled => "SidecarNotEnabled",
+        Outcome::AlreadyInjected => "ContainerNamedDaprd",
+        Outcome::NotAllowed => "CreatorNotAllowed",
+        Outcome::Denied => "PodDenied",
+    };
+    Some(Refusal {
+        namespace: namespace.to_owned(),
+        pod: pod.metadata.name.clone(),
+        generate_name: pod.metadata.generate_name.clone(),
+        owner: pod.controller().map(|owner| Owner {
+            api_version: owner.api_version.clone(),
+            kind: owner.kind.clone(),
+            name: owner.name.clone(),
+            uid: owner.uid.clone(),
+        }),
+        reason: reason.to_owned(),
+        message: decision.message(),
+        denied: decision.outcome == Outcome::Denied,
+    })
+}
+
+fn judge(pod: &Result<Pod, String>, request: &Request<'_>, context: Context<'_>) -> Decision {
+    // What cannot be decoded counts as enabled, so that the requester is told.
     let label = pod.as_ref().map(metric_label).unwrap_or_default();
-    if let Ok(pod) = &pod
+    if let Ok(pod) = pod
         && !is_enabled(pod)
     {
         return Decision {
@@ -78,7 +170,7 @@ pub fn decide(request: &Request<'_>, context: Context<'_>) -> Decision {
         };
     }
     match pod {
-        Ok(pod) => inject(&pod, &request.namespace, context, label),
+        Ok(pod) => inject(pod, &request.namespace, context, label),
         Err(error) => plain(
             Answer::Denied(format!("could not unmarshal raw object: {error}")),
             Outcome::Denied,
@@ -116,7 +208,9 @@ fn inject(pod: &Pod, namespace: &str, context: Context<'_>, label: String) -> De
             ..denied(error.to_string(), label)
         };
     }
-    let sidecar = Sidecar::resolve(pod, context.settings);
+    let mut sidecar = Sidecar::resolve(pod, context.settings);
+    let too_old = context.cluster.too_old_for_native_sidecars().filter(|_| sidecar.native);
+    sidecar.native &= too_old.is_none();
     let components = if sidecar.inject_pluggable_components {
         context.cluster.component_containers(namespace)
     } else {
@@ -127,6 +221,7 @@ fn inject(pod: &Pod, namespace: &str, context: Context<'_>, label: String) -> De
         Err(error) => return denied(format!("error when fetching components: {error}"), label),
     };
     let mut warnings = warnings::of_pod(pod, &sidecar);
+    warnings.extend(too_old.map(|version| warnings::no_native_sidecars(&version)));
     let injection = Injection {
         pod,
         namespace,
@@ -152,186 +247,9 @@ fn plain(answer: Answer, outcome: Outcome, app_id: String) -> Decision {
         outcome,
         app_id,
         warnings: Vec::new(),
+        refusal: None,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json, value::RawValue};
-
-    use super::*;
-    use crate::{authorise::Requester, patch::tests::settings, review};
-
-    const CONTROLLER: &str = "system:serviceaccount:kube-system:replicaset-controller";
-
-    fn pod(annotations: Value) -> Value {
-        json!({"metadata": {"name": "p", "annotations": annotations}, "spec": {"containers": [{"name": "main"}]}})
-    }
-
-    struct Case {
-        user: &'static str,
-        anchors: Option<&'static str>,
-        cluster: Cluster,
-    }
-
-    impl Default for Case {
-        fn default() -> Self {
-            Self {
-                user: CONTROLLER,
-                anchors: Some("pem"),
-                cluster: Cluster::default(),
-            }
-        }
-    }
-
-    impl Case {
-        fn decide(&self, pod: &Value) -> Decision {
-            self.decide_raw("Pod", Some(&pod.to_string()))
-        }
-
-        fn decide_raw(&self, kind: &str, object: Option<&str>) -> Decision {
-            let object = object.map(|text| RawValue::from_string(text.to_owned()).unwrap());
-            let request = Request {
-                kind: review::Kind { kind: kind.into() },
-                namespace: "shop".into(),
-                user_info: Requester {
-                    username: self.user.into(),
-                    ..Requester::default()
-                },
-                object: object.as_deref(),
-                ..Request::default()
-            };
-            let context = Context {
-                settings: &settings(),
-                allowed: &Allowed::new(&["tools:deployer"]).unwrap(),
-                cluster: &self.cluster,
-                trust_anchors: self.anchors,
-            };
-            decide(&request, context)
-        }
-    }
-
-    fn denial(decision: &Decision) -> &str {
-        match &decision.answer {
-            Answer::Denied(message) => message,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn only_true_enables() {
-        for value in ["true", "True", "TRUE"] {
-            let decision = Case::default().decide(&pod(json!({"dapr.io/enabled": value})));
-            assert_eq!(decision.outcome, Outcome::Injected, "{value}");
-            assert_eq!(decision.app_id, "p");
-        }
-        for value in ["", "1", "yes", "on", " true", "false"] {
-            let decision = Case::default().decide(&pod(json!({"dapr.io/enabled": value})));
-            assert_eq!(decision.outcome, Outcome::NotEnabled, "{value}");
-            assert!(matches!(decision.answer, Answer::Allowed));
-            assert_eq!(
-                decision.warnings.len(),
-                usize::from(outrigger_core::annotations::truthy(value))
-            );
-        }
-        assert_eq!(Case::default().decide(&pod(Value::Null)).outcome, Outcome::NotEnabled);
-    }
-
-    #[test]
-    fn unknown_requesters_are_told_how_to_be_allowed() {
-        let enabled = pod(json!({"dapr.io/enabled": "true", "dapr.io/app-id": "cart"}));
-        let case = |user| {
-            Case {
-                user,
-                ..Case::default()
-            }
-            .decide(&enabled)
-        };
-        let decision = case("system:serviceaccount:ci:runner");
-        assert_eq!(
-            (decision.outcome, decision.app_id.as_str()),
-            (Outcome::NotAllowed, "cart")
-        );
-        assert!(
-            decision.warnings[0].contains("add ci:runner to the Helm value"),
-            "{:?}",
-            decision.warnings
-        );
-        assert!(case("jane").warnings[0].contains("user \"jane\""));
-        assert_eq!(case("system:serviceaccount:tools:deployer").outcome, Outcome::Injected);
-    }
-
-    #[test]
-    fn other_kinds_pass() {
-        let decision = Case::default().decide_raw("Deployment", Some("{}"));
-        assert_eq!(decision.outcome, Outcome::NotAPod);
-        assert!(matches!(decision.answer, Answer::Allowed));
-    }
-
-    #[test]
-    fn objects_that_are_no_pods_are_denied() {
-        let decision = Case::default().decide_raw("Pod", None);
-        assert_eq!(denial(&decision), "could not unmarshal raw object: the object is empty");
-        let decision = Case::default().decide_raw("Pod", Some(r#"{"spec":{"containers":{}}}"#));
-        assert!(denial(&decision).starts_with("could not unmarshal raw object: spec.containers: invalid type"));
-        // The order is upstream's: who may not inject is not told what is wrong.
-        let stranger = Case {
-            user: "jane",
-            ..Case::default()
-        };
-        assert_eq!(stranger.decide_raw("Pod", None).outcome, Outcome::NotAllowed);
-    }
-
-    #[test]
-    fn pods_with_a_sidecar_are_left_alone() {
-        let mut injected = pod(json!({"dapr.io/enabled": "true"}));
-        injected["metadata"]["labels"] = json!({"dapr.io/sidecar-injected": "true"});
-        injected["spec"]["initContainers"] = json!([{"name": "daprd"}]);
-        let decision = Case::default().decide(&injected);
-        assert_eq!(
-            (decision.outcome, decision.warnings.len()),
-            (Outcome::AlreadyInjected, 0)
-        );
-        injected["metadata"]["labels"] = Value::Null;
-        assert_eq!(Case::default().decide(&injected).warnings.len(), 1, "not ours");
-    }
-
-    #[test]
-    fn app_ids_are_checked() {
-        let mut nameless = pod(json!({"dapr.io/enabled": "true"}));
-        nameless["metadata"]["name"] = Value::Null;
-        let decision = Case::default().decide(&nameless);
-        assert_eq!(denial(&decision), "value for the dapr.io/app-id annotation is empty");
-        assert!(decision.warnings[0].contains("has no name yet"));
-        let decision = Case::default().decide(&pod(json!({"dapr.io/enabled": "true", "dapr.io/app-id": "My_App"})));
-        assert!(denial(&decision).starts_with("invalid app id (input: 'My_App', service: 'My_App-dapr'): a lowercase"));
-        assert_eq!(decision.app_id, "My_App");
-    }
-
-    #[test]
-    fn what_is_needed_and_unknown_denies() {
-        let case = Case {
-            anchors: None,
-            ..Case::default()
-        };
-        let enabled = pod(json!({"dapr.io/enabled": "true"}));
-        assert_eq!(denial(&case.decide(&enabled)), "the injector has no trust anchors yet");
-        let components = pod(json!({"dapr.io/enabled": "true", "dapr.io/inject-pluggable-components": "true"}));
-        assert_eq!(
-            denial(&Case::default().decide(&components)),
-            "error when fetching components: they have not been listed yet; try again"
-        );
-    }
-
-    #[test]
-    fn the_configuration_decides_about_mtls() {
-        let arguments = |case: &Case| match case.decide(&pod(json!({"dapr.io/enabled": "true"}))).answer {
-            Answer::Patched(operations) => serde_json::to_string(&operations).unwrap(),
-            other => panic!("{other:?}"),
-        };
-        let case = Case::default();
-        assert!(arguments(&case).contains("\"--enable-mtls\""));
-        case.cluster.set_mtls(false);
-        assert!(!arguments(&case).contains("\"--enable-mtls\""));
-    }
-}
+mod tests;

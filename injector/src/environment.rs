@@ -51,12 +51,19 @@ pub struct Environment {
     pub read_only_root_filesystem: bool,
     /// `SIDECAR_DROP_ALL_CAPABILITIES`
     pub drop_all_capabilities: bool,
+    /// `SIDECAR_SECCOMP_PROFILE_TYPE`: upstream has only the annotation.
+    pub seccomp_profile_type: String,
     /// `ENABLE_K8S_DOWNWARD_APIS`
     pub downward_apis: bool,
     /// `NATIVE_SIDECAR_ENABLED`
     pub native_sidecar: bool,
+    /// `STRICT_ANNOTATIONS`: upstream has no such mode.
+    pub strict: bool,
     /// `DAPR_COMPONENT_SOCKETS_FOLDER`
     pub component_sockets_folder: String,
+    /// `TRUST_DISTRIBUTION_ENABLED` and `TRUST_ANCHORS_CONFIGMAP_NAME`: the ConfigMap that the operator keeps in each namespace;
+    /// `None` when it keeps none.
+    pub trust_anchors_config_map: Option<String>,
 }
 
 /// The service that places actors.
@@ -155,11 +162,17 @@ impl Environment {
             run_as_group: integer("SIDECAR_RUN_AS_GROUP")?,
             read_only_root_filesystem: truthy_default_true(text("SIDECAR_READ_ONLY_ROOT_FILESYSTEM")),
             drop_all_capabilities: truthy(text("SIDECAR_DROP_ALL_CAPABILITIES")),
+            seccomp_profile_type: text("SIDECAR_SECCOMP_PROFILE_TYPE").to_owned(),
             downward_apis: truthy(text("ENABLE_K8S_DOWNWARD_APIS")),
             native_sidecar: truthy(text("NATIVE_SIDECAR_ENABLED")),
+            strict: truthy(text("STRICT_ANNOTATIONS")),
             component_sockets_folder: get("DAPR_COMPONENT_SOCKETS_FOLDER")
                 .unwrap_or("/tmp/dapr-components-sockets")
                 .to_owned(),
+            trust_anchors_config_map: truthy(text("TRUST_DISTRIBUTION_ENABLED")).then(|| {
+                let name = text("TRUST_ANCHORS_CONFIGMAP_NAME");
+                if name.is_empty() { "dapr-root-ca.crt" } else { name }.to_owned()
+            }),
         })
     }
 }
@@ -255,6 +268,17 @@ mod tests {
         assert_eq!((env.run_as_user, env.run_as_group, env.reminders), (None, None, None));
         assert!(env.run_as_non_root && env.read_only_root_filesystem);
         assert!(!env.drop_all_capabilities && !env.downward_apis && !env.native_sidecar && !env.skip_root_check);
+    }
+
+    #[test]
+    fn anchors_are_mounted_when_they_are_distributed() {
+        let name = |variables: &[(&str, &str)]| parse(variables).unwrap().trust_anchors_config_map;
+        let other = ("TRUST_ANCHORS_CONFIGMAP_NAME", "other");
+        assert_eq!(name(&[]), None);
+        assert_eq!(name(&[other]), None);
+        let on = ("TRUST_DISTRIBUTION_ENABLED", "true");
+        assert_eq!(name(&[on]).as_deref(), Some("dapr-root-ca.crt"));
+        assert_eq!(name(&[on, other]).as_deref(), Some("other"));
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub struct Metrics {
     skipped: IntCounterVec,
     duration: Histogram,
     configuration_writes: IntCounterVec,
+    refusals: IntCounterVec,
     app_ids: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -87,8 +88,14 @@ impl Metrics {
                 "Attempts to write the CA bundle into the webhook's registration.",
                 &["result"],
             )?,
+            refusals: vector(
+                "refusals_total",
+                "Pods without a sidecar of which the operator was to be told.",
+                &["result"],
+            )?,
             app_ids: Arc::default(),
         };
+        registry.register(Box::new(metrics.refusals.clone()))?;
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.succeeded.clone()))?;
         registry.register(Box::new(metrics.failed.clone()))?;
@@ -131,6 +138,10 @@ impl Metrics {
 
     pub fn took(&self, duration: Duration) {
         self.duration.observe(duration.as_secs_f64());
+    }
+
+    pub fn refusals(&self, result: &'static str, count: usize) {
+        self.refusals.with_label_values(&[result]).inc_by(count as u64);
     }
 
     pub fn configuration_write(&self, succeeded: bool) {

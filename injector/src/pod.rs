@@ -20,14 +20,34 @@ pub struct Pod {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Metadata {
     #[serde(deserialize_with = "or_default")]
     pub name: String,
     #[serde(deserialize_with = "or_default")]
+    pub generate_name: String,
+    #[serde(deserialize_with = "or_default")]
+    pub owner_references: Vec<Owner>,
+    #[serde(deserialize_with = "or_default")]
     pub annotations: Map,
     #[serde(deserialize_with = "or_default")]
     pub labels: Map,
+}
+
+/// An owner reference.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Owner {
+    #[serde(deserialize_with = "or_default")]
+    pub api_version: String,
+    #[serde(deserialize_with = "or_default")]
+    pub kind: String,
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    #[serde(deserialize_with = "or_default")]
+    pub uid: String,
+    #[serde(deserialize_with = "or_default")]
+    pub controller: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -52,6 +72,9 @@ pub struct Container {
     pub env: Vec<Named>,
     #[serde(deserialize_with = "or_default")]
     pub volume_mounts: Vec<Mount>,
+    /// Of init containers only: `Always` makes one a native sidecar.
+    #[serde(deserialize_with = "or_default")]
+    pub restart_policy: String,
 }
 
 /// An element of a list, of which only the name matters: volumes, environment variables.
@@ -88,6 +111,11 @@ impl Pod {
 
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.get(key).map(String::as_str)
+    }
+
+    /// The owner that would replace the pod.
+    pub fn controller(&self) -> Option<&Owner> {
+        self.metadata.owner_references.iter().find(|owner| owner.controller)
     }
 
     pub fn has_volume(&self, name: &str) -> bool {

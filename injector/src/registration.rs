@@ -4,7 +4,7 @@
 //! The bundle is written by server-side apply with a field manager of its own. The UID of the object that was seen goes with
 //! it: an apply would otherwise create an object that somebody just deleted.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc};
 
 use futures::{Stream, StreamExt};
 use json_patch::{AddOperation, PatchOperation, TestOperation, jsonptr::PointerBuf};
@@ -20,6 +20,7 @@ use outrigger_process::{
     health::Target,
     kubernetes::{
         client::Clients,
+        pace::{Pace, backoff},
         watch::{Change, changes},
     },
 };
@@ -36,8 +37,6 @@ use crate::{cluster::POLL, metrics::Metrics};
 /// The webhook in the configuration.
 const WEBHOOK: &str = "sidecar-injector.dapr.io";
 const MANAGER: &str = "outrigger-injector";
-/// After this long without a write the next one is not held back.
-const QUIET: Duration = Duration::from_secs(60);
 const NO_ANCHORS: &str = "there are no trust anchors yet";
 
 /// The task that owns the registration's CA bundle.
@@ -84,7 +83,7 @@ impl Registration {
                     Change::Forbidden => return,
                 },
                 Ok(()) = anchors.changed() => {}
-                () = sleep_until(pace.next), if needed.is_some() => {
+                () = sleep_until(pace.next()), if needed.is_some() => {
                     pace.wrote(Instant::now());
                     let params = PatchParams::apply(MANAGER).force();
                     if let Some(object) = self.write(&params, &Patch::Apply(needed)).await {
@@ -189,38 +188,6 @@ impl Registration {
     }
 }
 
-/// Spreads writes: somebody who keeps writing another bundle (a replica that has not seen new trust anchors yet) must not
-/// make us write as fast as we can.
-#[derive(Debug)]
-struct Pace {
-    /// The earliest time of the next write.
-    next: Instant,
-    /// Writes in a row, without a quiet time between them.
-    writes: u32,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            next: Instant::now(),
-            writes: 0,
-        }
-    }
-}
-
-impl Pace {
-    fn wrote(&mut self, now: Instant) {
-        let quiet = now > self.next + QUIET;
-        self.writes = if quiet { 1 } else { self.writes + 1 };
-        self.next = now + backoff(self.writes);
-    }
-}
-
-/// One second, then twice as long each time, up to half a minute.
-fn backoff(attempts: u32) -> Duration {
-    Duration::from_secs(1 << attempts.saturating_sub(1).min(5)).min(POLL)
-}
-
 /// How an object differs from what it should be.
 #[derive(Debug, PartialEq, Eq)]
 enum Drift {
@@ -279,22 +246,6 @@ mod tests {
             webhooks: Some(vec![MutatingWebhook::default(), webhook]),
             ..MutatingWebhookConfiguration::default()
         }
-    }
-
-    #[test]
-    fn repeated_writes_slow_down_and_a_quiet_time_forgives() {
-        let mut pace = Pace::default();
-        let mut pauses = Vec::new();
-        let mut now = pace.next;
-        for _ in 0..7 {
-            pace.wrote(now);
-            pauses.push((pace.next - now).as_secs());
-            now = pace.next;
-        }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
-        now = pace.next + QUIET + Duration::from_secs(1);
-        pace.wrote(now);
-        assert_eq!(pace.next - now, Duration::from_secs(1));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The envelope of an admission review. `apiVersion` and `kind` are repeated, not checked: `v1beta1` has the same shape.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -40,6 +42,9 @@ pub struct Request<'a> {
     pub operation: String,
     #[serde(deserialize_with = "or_default")]
     pub user_info: Requester,
+    /// Nothing will be stored.
+    #[serde(deserialize_with = "or_default")]
+    pub dry_run: bool,
     #[serde(borrow)]
     pub object: Option<&'a RawValue>,
 }
@@ -67,6 +72,8 @@ pub struct Reply {
     pub uid: String,
     pub answer: Answer,
     pub warnings: Vec<String>,
+    /// The API server puts the webhook's name in front of the keys.
+    pub audit: BTreeMap<&'static str, String>,
 }
 
 /// Why a body is no review, with what could still be read of it.
@@ -125,6 +132,8 @@ impl Reply {
             patch_type: Option<&'a str>,
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             warnings: &'a [String],
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            audit_annotations: &'a BTreeMap<&'static str, String>,
         }
         #[derive(Serialize)]
         struct Status<'a> {
@@ -146,6 +155,7 @@ impl Reply {
                 patch_type: patch.as_ref().map(|_| "JSONPatch"),
                 patch: patch.as_deref(),
                 warnings: &self.warnings,
+                audit_annotations: &self.audit,
             },
         })
     }
@@ -162,6 +172,7 @@ mod tests {
             uid: "u".into(),
             answer,
             warnings,
+            audit: [("outcome", "injected".to_owned())].into(),
         };
         serde_json::from_slice(&reply.encode().unwrap()).unwrap()
     }
@@ -175,11 +186,13 @@ mod tests {
         assert_eq!(
             encoded(Answer::Allowed, vec!["w".into()], types),
             json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-                   "response": {"uid": "u", "allowed": true, "warnings": ["w"]}})
+                   "response": {"uid": "u", "allowed": true, "warnings": ["w"],
+                                "auditAnnotations": {"outcome": "injected"}}})
         );
         assert_eq!(
             encoded(Answer::Denied("no".into()), vec![], Types::default()),
-            json!({"response": {"uid": "u", "allowed": false, "status": {"metadata": {}, "message": "no"}}})
+            json!({"response": {"uid": "u", "allowed": false, "status": {"metadata": {}, "message": "no"},
+                                "auditAnnotations": {"outcome": "injected"}}})
         );
         let mut operations = Operations::default();
         operations.add("/a", 1);

@@ -27,10 +27,14 @@ pub struct Settings {
     pub security: Security,
     pub downward_apis: bool,
     pub native_sidecar: bool,
+    /// Mistakes in annotations are denied instead of warned of.
+    pub strict: bool,
     pub ignore_entrypoint_tolerations: Vec<Toleration>,
     pub component_sockets_folder: String,
     /// Whether sidecars get a projected token to show to sentry.
     pub token_volume: bool,
+    /// ConfigMap with the trust anchors, which follows them while sidecars run.
+    pub trust_anchors_config_map: Option<String>,
 }
 
 /// The security context of sidecars.
@@ -41,6 +45,8 @@ pub struct Security {
     pub run_as_group: Option<i64>,
     pub read_only_root_filesystem: bool,
     pub drop_all_capabilities: bool,
+    /// Unless a pod's annotation says otherwise; empty leaves it to the pod's own security context.
+    pub seccomp_profile_type: String,
 }
 
 impl Settings {
@@ -70,12 +76,15 @@ impl Settings {
                 run_as_group: env.run_as_group,
                 read_only_root_filesystem: env.read_only_root_filesystem,
                 drop_all_capabilities: env.drop_all_capabilities,
+                seccomp_profile_type: env.seccomp_profile_type.clone(),
             },
             downward_apis: env.downward_apis,
             native_sidecar: env.native_sidecar,
+            strict: env.strict,
             ignore_entrypoint_tolerations: env.ignore_entrypoint_tolerations.clone(),
             component_sockets_folder: env.component_sockets_folder.clone(),
             token_volume,
+            trust_anchors_config_map: env.trust_anchors_config_map.clone(),
         }
     }
 }

@@ -133,7 +133,7 @@ impl<'a> Sidecar<'a> {
                 period: from.int32(key::READINESS_PERIOD, 1),
                 threshold: from.int32(key::READINESS_THRESHOLD, 5),
             },
-            seccomp_profile_type: from.text(key::SECCOMP_PROFILE_TYPE, ""),
+            seccomp_profile_type: from.text(key::SECCOMP_PROFILE_TYPE, &settings.security.seccomp_profile_type),
             http_max_request_size: from.int(key::HTTP_MAX_REQUEST_SIZE),
             max_body_size: from.text(key::MAX_BODY_SIZE, ""),
             http_read_buffer_size: from.int(key::HTTP_READ_BUFFER_SIZE),

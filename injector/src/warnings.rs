@@ -58,6 +58,15 @@ pub fn foreign_sidecar() -> String {
     "no Dapr sidecar was injected: the pod has a container named daprd already".to_owned()
 }
 
+/// The pod wants a native sidecar and the API server would drop what makes it one: the pod would hang in its init phase.
+pub fn no_native_sidecars(version: &str) -> String {
+    format!(
+        "annotation {} or the injector's setting asks for a native sidecar, which needs Kubernetes 1.29 and this is {version}: \
+         the sidecar is an ordinary container",
+        key::ENABLE_NATIVE_SIDECAR
+    )
+}
+
 /// The app id is taken from the pod's name, which is not known yet.
 pub fn no_name() -> String {
     format!(
@@ -100,7 +109,7 @@ pub fn of_pod(pod: &Pod, sidecar: &Sidecar<'_>) -> Vec<String> {
     warnings
 }
 
-fn of_value(Annotation { key, kind }: Annotation, value: &str) -> Vec<String> {
+fn of_value(Annotation { key, kind, .. }: Annotation, value: &str) -> Vec<String> {
     let ignored = |expected: &str| vec![format!("annotation {key}: {value:?} is not {expected}; it is ignored")];
     let passed_on = |expected: String| {
         vec![format!(

@@ -1,20 +1,16 @@
 //! The webhook over HTTP: reads a review, has it decided, writes the answer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::any,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use outrigger_identity::Anchors;
+use outrigger_process::kubernetes::webhook::{read, refusal};
 use tokio::sync::watch;
 
 use crate::{
@@ -22,15 +18,11 @@ use crate::{
     cluster::Cluster,
     decision::{self, Context, Decision, Outcome},
     metrics::{Failure, Metrics},
+    refusals::Refusals,
     review::{self, Answer, Reply, Types},
     settings::Settings,
     warnings,
 };
-
-/// The API server takes requests of 3 MiB, and puts one into a review with few additions.
-const MAX_BODY: usize = 8 << 20;
-/// The API server itself gives up after ten seconds.
-const BODY_DEADLINE: Duration = Duration::from_secs(9);
 
 /// What the webhook works with; clones share it.
 #[derive(Clone)]
@@ -43,6 +35,7 @@ struct Shared {
     allowed: Allowed,
     cluster: Cluster,
     anchors: watch::Receiver<Arc<Anchors>>,
+    refusals: Refusals,
     metrics: Metrics,
 }
 
@@ -52,6 +45,7 @@ impl Webhook {
         allowed: Allowed,
         cluster: Cluster,
         anchors: watch::Receiver<Arc<Anchors>>,
+        refusals: Refusals,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -60,6 +54,7 @@ impl Webhook {
                 allowed,
                 cluster,
                 anchors,
+                refusals,
                 metrics,
             }),
         }
@@ -87,6 +82,7 @@ impl Webhook {
                         uid: broken.uid,
                         answer: Answer::Denied(broken.error.to_string()),
                         warnings: Vec::new(),
+                        audit: BTreeMap::new(),
                     },
                     "",
                 );
@@ -106,7 +102,11 @@ impl Webhook {
             },
         );
         log(&request, &decision);
+        let audit = decision.audit();
         metrics.outcome(decision.outcome, &decision.app_id);
+        if let Some(refusal) = decision.refusal {
+            self.shared.refusals.tell(refusal);
+        }
         self.encode(
             &Reply {
                 types: Types {
@@ -116,6 +116,7 @@ impl Webhook {
                 uid: request.uid,
                 answer: decision.answer,
                 warnings: warnings::fit(decision.warnings),
+                audit,
             },
             &decision.app_id,
         )
@@ -153,40 +154,11 @@ async fn mutate(State(webhook): State<Webhook>, request: Request) -> Response {
     response
 }
 
-/// The whole body, which must not be empty.
-async fn read(body: Body) -> Result<Bytes, Response> {
-    let empty = || refusal(StatusCode::BAD_REQUEST, "empty body");
-    let collected = match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 8 MiB"));
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a body cannot be read");
-            return Err(empty());
-        }
-        Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    };
-    if collected.is_empty() {
-        return Err(empty());
-    }
-    Ok(collected)
-}
-
 /// Exactly, without parameters: that is what the API server sends and upstream takes.
 fn is_json(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|found| found.as_bytes() == b"application/json")
-}
-
-/// An error in the shape of Go's `http.Error`.
-fn refusal(status: StatusCode, message: &str) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (status, headers, format!("{message}\n")).into_response()
 }
 
 /// One line for each pod that asked for a sidecar, and one for each warning.

@@ -37,6 +37,12 @@ pub struct Args {
     /// PEM file with the trust anchors.
     #[arg(long, default_value = "/var/run/secrets/dapr.io/tls/ca.crt")]
     pub trust_anchors_file: PathBuf,
+    /// Keep a ConfigMap with the trust anchors in every namespace that has pods with sidecars.
+    #[arg(long)]
+    pub trust_distribution: bool,
+    /// Name of that ConfigMap.
+    #[arg(long, default_value = "dapr-root-ca.crt")]
+    pub trust_anchors_configmap_name: String,
     /// Port of the gRPC API.
     #[arg(long, default_value_t = 6500)]
     pub port: u16,
@@ -49,10 +55,10 @@ pub struct Args {
     /// Address of the health checks; empty means all.
     #[arg(long, default_value = "")]
     pub healthz_listen_address: String,
-    /// Port of the conversion webhook. Not served yet.
+    /// Port of the conversion webhook.
     #[arg(long, default_value_t = 19443)]
     pub webhook_server_port: u16,
-    /// Address of the conversion webhook; empty means all. Not served yet.
+    /// Address of the conversion webhook; empty means all.
     #[arg(long, default_value = "")]
     pub webhook_server_listen_address: String,
     /// Accepted for compatibility: nothing is resynchronised, since no change is lost.
@@ -77,13 +83,15 @@ mod tests {
     fn takes_what_the_chart_passes() {
         let words = "operator --watch-interval 30s --max-pod-restarts-per-minute -1 --log-level debug \
             --trust-anchors-file /ca.crt --log-as-json --enable-metrics --metrics-port 9090 --watch-namespace shop \
-            --disable-service-reconciler --watchdog-can-patch-pod-labels";
+            --disable-service-reconciler --watchdog-can-patch-pod-labels --trust-distribution";
         let words = words.split_whitespace().map(OsString::from);
         let args: Args = flags::parse(flags::Style::GoFlag, words).unwrap();
         assert_eq!(args.watch_interval, "30s");
         assert_eq!(args.max_pod_restarts_per_minute, -1);
         assert_eq!(args.watch_namespace, "shop");
         assert!(args.disable_service_reconciler && args.watchdog_can_patch_pod_labels && args.logs.log_as_json);
+        assert!(args.trust_distribution);
+        assert_eq!(args.trust_anchors_configmap_name, "dapr-root-ca.crt");
         assert_eq!((args.port, args.healthz_port), (6500, 8080));
     }
 }

@@ -1,8 +1,13 @@
 //! The operator's parts, put together: what is read, what is served from it, what is written.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use outrigger_process::{health::Target, kubernetes::client::Clients, tasks::Tasks};
+use outrigger_crds::{DaprResource, Subscription};
+use outrigger_process::{
+    health::Target,
+    kubernetes::{client::Clients, watch::ObjectKey},
+    tasks::Tasks,
+};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -19,9 +24,13 @@ use crate::{
     pods::{Pods, Selection},
     scope::Scope,
     secrets::{Follower, FromApiServer, KEEP, Secrets},
-    watchdog,
+    trust, watchdog,
     watches::{Caches, PODS, follow_kind, follow_pods},
 };
+
+/// Readiness waits no longer for the list of Subscriptions. The API server may have to convert what it lists, and call for that
+/// the webhook of this very process, to which upstream's chart lets it only once the process is ready.
+const CONVERTED_GRACE: Duration = Duration::from_secs(5);
 
 /// What the operator knows, shared by its parts.
 pub struct Core {
@@ -36,15 +45,15 @@ pub struct Core {
 }
 
 impl Core {
-    /// Nothing is read yet. `instance` names this process in Events.
-    pub fn new(clients: Clients, scope: Scope, metrics: Metrics, instance: String) -> Self {
+    /// Nothing is read yet. `system` is the control plane's own Configuration; `instance` names this process in Events.
+    pub fn new(clients: Clients, scope: Scope, metrics: Metrics, system: ObjectKey, instance: String) -> Self {
         let source = FromApiServer(clients.calls.clone());
         let events = Events::new(clients.calls.clone(), instance, metrics.kubernetes_events.clone());
         Self {
             indexes: Indexes::new(&metrics),
             pods: Arc::default(),
             secrets: Arc::new(Secrets::new(Box::new(source), metrics.clone())),
-            board: Arc::default(),
+            board: Arc::new(Board::new(system)),
             events: Arc::new(events),
             clients,
             scope,
@@ -62,12 +71,22 @@ impl Core {
             tasks,
             caches: &caches,
         });
+        let (waived, stop) = (caches.clone(), tasks.stop().clone());
+        tasks.spawn("readiness without Subscriptions", async move {
+            let waiver = tokio::time::timeout(CONVERTED_GRACE, stop.cancelled());
+            if waiver.await.is_err() {
+                waived.ready(Subscription::PLURAL);
+            }
+            stop.cancelled().await;
+            Ok(())
+        });
         for selection in Selection::ALL {
             let pods = follow_pods(
                 self.clients.watches.clone(),
                 self.scope.clone(),
                 selection,
                 self.pods.clone(),
+                self.board.clone(),
                 caches.clone(),
                 tasks.stop().clone(),
             );
@@ -110,24 +129,23 @@ impl Core {
 
     /// Does the writing, as the replica that holds the lease, until `stop`.
     pub async fn write(&self, features: Features, stop: CancellationToken) {
-        let Features { services, watchdog } = features;
+        let Features {
+            services,
+            watchdog,
+            trust,
+        } = features;
         tokio::join!(
             self.write_statuses(stop.clone()),
             self.keep_services(services, stop.clone()),
-            self.watch_pods(watchdog, stop)
+            self.watch_pods(watchdog, stop.clone()),
+            self.distribute_trust(trust, stop)
         );
     }
 
     async fn write_statuses(&self, stop: CancellationToken) {
-        let statuses = Writer {
-            board: self.board.clone(),
-            client: self.clients.calls.clone(),
-            secrets: self.secrets.clone(),
-            indexes: self.indexes.clone(),
-            events: self.events.clone(),
-            writes: self.metrics.status_writes.clone(),
-            forbidden: Default::default(),
-        };
+        let client = self.clients.calls.clone();
+        let (board, secrets, events) = (self.board.clone(), self.secrets.clone(), self.events.clone());
+        let statuses = Writer::new(board, client, secrets, events, &self.metrics);
         statuses.run(stop).await;
     }
 
@@ -138,6 +156,16 @@ impl Core {
         let client = self.clients.calls.clone();
         let services = services::Services::new(client, mtls, self.metrics.clone(), self.events.clone());
         services.run(&self.clients, &self.scope, stop).await;
+    }
+
+    async fn distribute_trust(&self, trust: Option<trust::Settings>, stop: CancellationToken) {
+        let Some(settings) = trust else {
+            return;
+        };
+        let client = self.clients.calls.clone();
+        let (events, writes) = (self.events.clone(), self.metrics.trust_writes.clone());
+        let distributor = trust::Distributor::new(client, settings, self.pods.clone(), events, writes);
+        distributor.run(&self.clients, &self.scope, stop).await;
     }
 
     async fn watch_pods(&self, watchdog: Option<watchdog::Settings>, stop: CancellationToken) {
@@ -152,10 +180,11 @@ impl Core {
 }
 
 /// What is written besides statuses.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Features {
     pub services: Option<Services>,
     pub watchdog: Option<watchdog::Settings>,
+    pub trust: Option<trust::Settings>,
 }
 
 /// How Services of apps are written.

@@ -54,7 +54,7 @@ impl Events {
                 EventType::Normal
             },
             reason: notice.reason.into(),
-            note: Some(shortened(notice.note)),
+            note: Some(shortened(notice.note, MAX_NOTE)),
             action: notice.action.into(),
             secondary: None,
         };
@@ -77,17 +77,18 @@ impl Events {
     }
 }
 
-fn shortened(mut note: String) -> String {
+/// At most `max` bytes of a text, with an ellipsis if that is not all of it.
+pub(crate) fn shortened(mut text: String, max: usize) -> String {
     const ELLIPSIS: &str = "…";
-    if note.len() > MAX_NOTE {
-        let mut end = MAX_NOTE - ELLIPSIS.len();
-        while !note.is_char_boundary(end) {
+    if text.len() > max {
+        let mut end = max - ELLIPSIS.len();
+        while !text.is_char_boundary(end) {
             end -= 1;
         }
-        note.truncate(end);
-        note.push_str(ELLIPSIS);
+        text.truncate(end);
+        text.push_str(ELLIPSIS);
     }
-    note
+    text
 }
 
 #[cfg(test)]
@@ -96,8 +97,8 @@ mod tests {
 
     #[test]
     fn notes_fit() {
-        assert_eq!(shortened("short".into()), "short");
-        let long = shortened("ä".repeat(1000));
+        assert_eq!(shortened("short".into(), MAX_NOTE), "short");
+        let long = shortened("ä".repeat(1000), MAX_NOTE);
         assert!(long.len() <= MAX_NOTE && long.ends_with('…'));
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outrigger_crds::{
-    Component, Configuration, DaprResource, HTTPEndpoint, MCPServer, Resiliency, Subscription, WorkflowAccessPolicy,
+    Component, Configuration, HTTPEndpoint, MCPServer, Related, Resiliency, Subscription, WorkflowAccessPolicy,
 };
 use outrigger_proto::operator::{self as proto, ResourceEventType};
 
 use crate::{index::Index, metrics::Metrics};
 
 /// A kind that is served to sidecars.
-pub trait Kind: DaprResource {
+pub trait Kind: Related {
     /// A message of the kind's update stream.
     type Event: Send + 'static;
 

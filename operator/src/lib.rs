@@ -1,9 +1,10 @@
-//! The operator: serves resources to sidecars, reports on them in their status, keeps the Services of apps, and restarts pods
-//! that lack their sidecar.
+//! The operator: serves resources to sidecars, converts them between their versions, reports on them in their status, keeps the
+//! Services of apps, hands out the trust anchors, and restarts pods that lack their sidecar.
 
 pub mod api;
 pub mod args;
 pub mod controllers;
+pub mod convert;
 pub mod core;
 mod deadline;
 pub mod environment;
@@ -18,6 +19,7 @@ pub mod scope;
 pub mod secrets;
 pub mod slim;
 pub mod system_configuration;
+pub mod trust;
 pub mod watchdog;
 pub mod watches;
 

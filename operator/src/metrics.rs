@@ -27,8 +27,10 @@ pub struct Metrics {
     pub denied: IntCounterVec,
     pub secret_reads: IntCounterVec,
     pub status_writes: IntCounterVec,
+    pub status_refused: IntGaugeVec,
     pub watchdog_pods: IntCounterVec,
     pub kubernetes_events: IntCounterVec,
+    pub trust_writes: IntCounterVec,
 }
 
 /// The series of one kind.
@@ -132,10 +134,20 @@ impl Metrics {
                 "Writes of the status of resources, by result.",
                 &["kind", "result"],
             )?,
+            status_refused: gauge(
+                "dapr_operator_status_refused",
+                "1 while the status of a kind is not written because the API server refuses it, by reason.",
+                &["kind", "reason"],
+            )?,
             watchdog_pods: counter(
                 "dapr_operator_watchdog_pods_total",
                 "What the watchdog did about pods without a sidecar, and why.",
                 &["action", "reason"],
+            )?,
+            trust_writes: counter(
+                "dapr_operator_trust_anchors_writes_total",
+                "Writes of ConfigMaps with the trust anchors, by result.",
+                &["result"],
             )?,
             kubernetes_events: counter(
                 "dapr_operator_kubernetes_events_total",

@@ -1,7 +1,10 @@
 //! What is known of pods that ask for a sidecar, from watches of their metadata: the Configuration that each app uses, and
 //! whether the pods of an owner got their sidecar. Nothing is kept of other pods.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -108,42 +111,58 @@ impl PodInfo {
     }
 }
 
+/// How a pod that asks for a sidecar changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodChange {
+    pub namespace: String,
+    pub before: Option<PodInfo>,
+    pub after: Option<PodInfo>,
+}
+
 impl Pods {
-    pub fn apply(&self, pod: &PodMetadata) {
+    /// Takes in a pod that is new or changed. Returns what changed of what is known.
+    pub fn apply(&self, pod: &PodMetadata) -> Option<PodChange> {
         let key = ObjectKey::of(pod);
-        self.set(&key, PodInfo::of(pod), Selection::of(pod));
+        self.set(&key, PodInfo::of(pod), Selection::of(pod))
     }
 
-    /// Takes in that a watch no longer sees a pod.
-    pub fn delete(&self, key: &ObjectKey, selection: Selection) {
-        self.set(key, None, selection);
+    /// Takes in that a watch no longer sees a pod. Returns what changed of what is known.
+    pub fn delete(&self, key: &ObjectKey, selection: Selection) -> Option<PodChange> {
+        self.set(key, None, selection)
     }
 
-    fn set(&self, key: &ObjectKey, info: Option<PodInfo>, selection: Selection) {
+    fn set(&self, key: &ObjectKey, info: Option<PodInfo>, selection: Selection) -> Option<PodChange> {
         let mut inner = self.inner.write();
         let known = inner.namespaces.get(&key.namespace);
         let known = known.and_then(|space| space.pods.get(&key.name));
         // A pod whose label changes leaves one watch and enters the other, and either may be first.
         if info.is_none() && known.is_none_or(|known| known.selection != selection) {
-            return;
+            return None;
         }
         let space = inner.namespaces.entry(key.namespace.clone()).or_default();
-        let app = info.as_ref().map(|info| info.app.clone());
-        let old = match info {
+        let before = match info.clone() {
             Some(info) => space.pods.insert(key.name.clone(), info),
             None => space.pods.remove(&key.name),
         };
-        if old.as_ref() == space.pods.get(&key.name) {
-            return;
-        }
-        for app in app.into_iter().chain(old.map(|old| old.app)) {
-            space.assign(&app);
+        let change = PodChange {
+            namespace: key.namespace.clone(),
+            before,
+            after: info,
+        };
+        if change.before != change.after {
+            for info in change.after.iter().chain(&change.before) {
+                space.assign(&info.app);
+            }
         }
         if space.pods.is_empty() && space.assigned.is_empty() {
             inner.namespaces.remove(&key.namespace);
         }
         drop(inner);
+        if change.before == change.after {
+            return None;
+        }
         self.changes.send_replace(());
+        Some(change)
     }
 
     /// Takes in that a watch has seen all its pods.
@@ -175,6 +194,14 @@ impl Pods {
         let current = space.newest_configuration(app);
         let sender = space.assigned.entry(app.to_owned());
         sender.or_insert_with(|| watch::Sender::new(current)).subscribe()
+    }
+
+    /// Namespaces with a pod that has a sidecar.
+    pub fn namespaces_with_sidecars(&self) -> BTreeSet<String> {
+        let inner = self.inner.read();
+        let with_sidecars = inner.namespaces.iter();
+        let with_sidecars = with_sidecars.filter(|(_, space)| space.pods.values().any(|pod| pod.injected));
+        with_sidecars.map(|(namespace, _)| namespace.clone()).collect()
     }
 
     /// The pods that a controller owns.
@@ -295,6 +322,21 @@ mod tests {
         assert_eq!(pods.assigned("shop", "cart").borrow().as_deref(), Some("tracing"));
         pods.delete(&key, Selection::Injected);
         assert_eq!(*pods.assigned("shop", "cart").borrow(), None);
+    }
+
+    #[test]
+    fn namespaces_are_named_while_they_have_a_pod_with_a_sidecar() {
+        let pods = Pods::default();
+        let asks = pod("cart", OLD, json!({"dapr.io/enabled": "true"}));
+        pods.apply(&asks);
+        assert!(pods.namespaces_with_sidecars().is_empty(), "it has none yet");
+        let mut has = asks;
+        let labels = [(annotations::LABEL_INJECTED.to_owned(), "true".to_owned())];
+        has.metadata.labels = Some(labels.into());
+        pods.apply(&has);
+        assert_eq!(pods.namespaces_with_sidecars(), ["shop".to_owned()].into());
+        pods.delete(&ObjectKey::new("shop", "cart"), Selection::Injected);
+        assert!(pods.namespaces_with_sidecars().is_empty());
     }
 
     #[test]

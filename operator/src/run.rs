@@ -19,6 +19,8 @@ use outrigger_process::{
         client::{self, Clients},
         lease::{Election, Params},
         trust_bundle,
+        watch::ObjectKey,
+        webhook,
     },
     metrics,
     tasks::{Tasks, stop_on_signals},
@@ -27,12 +29,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::Args,
+    convert::{self, Registration},
     core::{Core, Features, Services},
     environment::Environment,
     metrics::Metrics,
     scope::Scope,
     system_configuration::{self, SystemConfiguration},
-    watchdog,
+    trust, watchdog,
 };
 
 /// Name of the Lease that decides who writes.
@@ -55,12 +58,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         enable_argo_rollout_service_reconciler,
         watchdog_can_patch_pod_labels,
         trust_anchors_file,
+        trust_distribution,
+        trust_anchors_configmap_name,
         port,
         listen_address,
         healthz_port,
         healthz_listen_address,
-        webhook_server_port: _,
-        webhook_server_listen_address: _,
+        webhook_server_port,
+        webhook_server_listen_address,
         cache_sync_period: _,
         kubeconfig,
         logs: _,
@@ -72,9 +77,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             "--enable-argo-rollout-service-reconciler: Services for Argo Rollouts are not supported by this release; \
              start without the flag"
         );
-    }
-    if environment.webhooks {
-        tracing::info!("Subscriptions are not converted between v1alpha1 and v2alpha1 by this release");
     }
     let watchdog = watchdog::Mode::parse(&watch_interval).map_err(|error| anyhow!(error))?;
     let watchdog = watchdog.map(|mode| watchdog::Settings {
@@ -93,13 +95,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let operator = Operator {
         clients: client::clients(Some(Path::new(&kubeconfig)), true).await?,
         config,
-        environment,
         scope: Scope::new(&watch_namespace),
         leader_election: !disable_leader_election,
         service_reconciler: !disable_service_reconciler,
         watchdog,
         trust_anchors_file,
+        trust_distribution: trust_distribution.then_some(trust_anchors_configmap_name),
         listen: (listen_address, port),
+        conversion: environment.webhooks.then_some(Conversion {
+            listen: (webhook_server_listen_address, webhook_server_port),
+            target: health.target("operator-webhook"),
+            metrics: convert::Metrics::new(&registry).context("metrics")?,
+        }),
+        environment,
         health: health.clone(),
         targets: Targets::register(&health),
         metrics,
@@ -129,11 +137,23 @@ struct Operator {
     service_reconciler: bool,
     watchdog: Option<watchdog::Settings>,
     trust_anchors_file: PathBuf,
+    /// Name of the ConfigMaps with the trust anchors.
+    trust_distribution: Option<String>,
     /// Address and port of the API.
     listen: (String, u16),
+    /// `None` when webhooks are switched off.
+    conversion: Option<Conversion>,
     health: Health,
     targets: Targets,
     metrics: Metrics,
+}
+
+/// The conversion webhook.
+#[derive(Clone)]
+struct Conversion {
+    listen: (String, u16),
+    target: Target,
+    metrics: convert::Metrics,
 }
 
 /// What readiness needs, registered before anything is waited for.
@@ -172,10 +192,12 @@ impl Operator {
         };
         let (identity, renewal) = Identity::new(self.identity_options(&system)).context("security provider")?;
 
+        let anchors = identity.anchors();
         let core = Core::new(
             self.clients.clone(),
             self.scope.clone(),
             self.metrics.clone(),
+            ObjectKey::new(namespace, &self.config),
             self.environment.hostname.clone(),
         );
         let core = Arc::new(core);
@@ -185,6 +207,21 @@ impl Operator {
             "security provider",
             renew(renewal, self.health.clone(), tasks.stop().clone()),
         );
+        if let Some(conversion) = &self.conversion {
+            let registration = Registration {
+                clients: self.clients.clone(),
+                namespace: namespace.clone(),
+                anchors: identity.anchors(),
+                metrics: conversion.metrics.clone(),
+            };
+            let stop = tasks.stop().clone();
+            tasks.spawn("conversion registration", async move {
+                registration.run(stop).await;
+                Ok(())
+            });
+            let serving = serve_conversions(conversion.clone(), identity.clone(), tasks.stop().clone());
+            tasks.spawn("conversion webhook", serving);
+        }
         let serving = serve(
             core.clone(),
             identity,
@@ -196,6 +233,10 @@ impl Operator {
         let features = Features {
             services: self.service_reconciler.then_some(Services { mtls: system.mtls }),
             watchdog: self.watchdog.clone(),
+            trust: self
+                .trust_distribution
+                .clone()
+                .map(|name| trust::Settings { name, anchors }),
         };
         tasks.spawn("leader election", self.lead(core, features, tasks.stop().clone()));
         tasks.run(DRAIN).await
@@ -267,4 +308,26 @@ async fn serve(
     tracing::info!(address = %listener.local_addr(), "serving the API of sidecars");
     targets.api_server.ready();
     core.api(stop).serve(listener).await.context("API server")
+}
+
+/// Serves the conversion webhook once there is a certificate, and waits for nothing else: lists of Subscriptions may wait for
+/// conversions.
+async fn serve_conversions(conversion: Conversion, identity: Identity, stop: CancellationToken) -> anyhow::Result<()> {
+    let Conversion {
+        listen: (address, port),
+        target,
+        metrics,
+    } = conversion;
+    let tcp = http::bind(&address, port, "conversion reviews").await?;
+    tokio::select! {
+        () = identity.ready() => {}
+        () = stop.cancelled() => return Ok(()),
+    }
+    // No client certificate: API servers have none by default.
+    let tls = identity.server_tls(ClientAuth::None, &[b"h2", b"http/1.1"]);
+    let listener = Listener::tls(tcp, tls, Limits::default()).context("webhook listener")?;
+    tracing::info!(address = %listener.local_addr(), "serving the conversion webhook");
+    target.ready();
+    webhook::serve(listener, convert::router(metrics), stop).await;
+    Ok(())
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    controllers::status::{Board, Id},
+    controllers::status::{Board, Id, Knowledge, Source},
     index::{Index, State},
     kinds::Kind,
     pods::{PodMetadata, Pods, Selection, asks_for_sidecar},
@@ -41,7 +41,8 @@ impl Caches {
         caches
     }
 
-    fn ready(&self, name: &'static str) {
+    /// Readiness does not wait for this cache, or not any more.
+    pub fn ready(&self, name: &'static str) {
         let mut missing = self.missing.lock();
         if missing.remove(name).is_some() {
             self.report(&missing);
@@ -119,22 +120,30 @@ impl<K: Kind> Feed<K> {
             Change::Delete(key) => {
                 self.set_invalid(&key, false);
                 self.index.delete(&key, now);
-                self.board.forget(&Id { kind: K::KIND, key });
+                self.board.forget(&Id { kind: K::KIND, key }, now);
             }
-            Change::Synced => self.known(State::Synced),
-            Change::Absent => self.known(State::Absent),
+            Change::Synced => self.known(State::Synced, now),
+            Change::Absent => self.known(State::Absent, now),
             // Nobody who runs an older chart misses a kind that it does not know.
-            Change::Forbidden if K::OPTIONAL => self.known(State::Absent),
+            Change::Forbidden if K::OPTIONAL => self.known(State::Absent, now),
             Change::Forbidden => {
                 self.index.set_state(State::Forbidden);
+                self.tell_board(Knowledge::Unavailable, now);
                 self.caches.not_ready(K::PLURAL, "not allowed to list and watch them");
             }
         }
     }
 
-    fn known(&self, state: State) {
+    fn known(&self, state: State, now: Instant) {
         self.index.set_state(state);
+        self.tell_board(Knowledge::Complete, now);
         self.caches.ready(K::PLURAL);
+    }
+
+    fn tell_board(&self, knowledge: Knowledge, now: Instant) {
+        if let Some(source) = Source::of(K::KIND) {
+            self.board.known(source, knowledge, now);
+        }
     }
 
     fn apply(&mut self, object: Guarded<K>, now: Instant) {
@@ -175,6 +184,7 @@ pub async fn follow_pods(
     scope: Scope,
     selection: Selection,
     pods: Arc<Pods>,
+    board: Arc<Board>,
     caches: Arc<Caches>,
     stop: CancellationToken,
 ) {
@@ -190,15 +200,22 @@ pub async fn follow_pods(
             () = stop.cancelled() => return,
             Some(change) = changes.next() => change,
         };
+        let now = Instant::now();
         match change {
-            Change::Apply(pod) => pods.apply(&pod),
-            Change::Delete(key) => pods.delete(&key, selection),
+            Change::Apply(pod) => board.observe_pod(pods.apply(&pod), now),
+            Change::Delete(key) => board.observe_pod(pods.delete(&key, selection), now),
             Change::Synced => {
                 pods.set_synced(selection);
+                if pods.synced() {
+                    board.known(Source::Pods, Knowledge::Complete, now);
+                }
                 caches.ready(name);
             }
             // Without it Configurations are not updated and the watchdog waits, which is no reason to serve nothing.
-            Change::Absent | Change::Forbidden => caches.ready(name),
+            Change::Absent | Change::Forbidden => {
+                board.known(Source::Pods, Knowledge::Unavailable, now);
+                caches.ready(name);
+            }
         }
     }
 }
@@ -218,7 +235,7 @@ mod tests {
         Feed {
             resource: Arc::new(ApiResource::erase::<Configuration>(&())),
             index: Arc::new(Index::new(metrics.kind::<Configuration>())),
-            board: Arc::default(),
+            board: Arc::new(Board::new(ObjectKey::new("dapr-system", "daprsystem"))),
             caches: Arc::new(Caches::new(health.target("caches"), [Configuration::PLURAL, PODS[0]])),
             invalid: HashSet::new(),
         }

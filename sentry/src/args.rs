@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use outrigger_core::TrustDomain;
-use outrigger_process::{logs::LogArgs, metrics::MetricsArgs};
+use outrigger_core::{GoDuration, TrustDomain};
+use outrigger_process::{flags, logs::LogArgs, metrics::MetricsArgs};
+
+/// Below, certificates could not be renewed in time.
+const MIN_CA_TTL: time::Duration = time::Duration::seconds(10);
 
 /// Where sentry runs, which decides where its material is kept and who may ask for certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,19 @@ pub struct Args {
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
 
+    /// Lifetime of generated roots and issuers.
+    #[arg(long, default_value = "8760h", value_parser = flags::duration)]
+    pub ca_ttl: GoDuration,
+    /// Renew the generated authority before it expires.
+    #[arg(long, default_value_t = true)]
+    pub ca_renewal_enabled: bool,
+    /// Part of its life after which the authority is renewed, above 0 and below 1.
+    #[arg(long, default_value_t = 0.9)]
+    pub ca_renewal_threshold: f64,
+    /// How long a new root is announced before it is used: longer than it takes to reach every pod.
+    #[arg(long, default_value = "24h", value_parser = flags::duration)]
+    pub trust_anchor_propagation_grace: GoDuration,
+
     /// Issue JWT-SVIDs.
     #[arg(long)]
     pub jwt_enabled: bool,
@@ -106,6 +122,16 @@ pub struct Options {
     /// Namespace of the control plane.
     pub namespace: String,
     pub names: Names,
+    pub renewal: Renewal,
+}
+
+/// How the authority is renewed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Renewal {
+    pub enabled: bool,
+    pub ttl: time::Duration,
+    pub threshold: f64,
+    pub grace: time::Duration,
 }
 
 /// Paths of the material as files. In Kubernetes their last parts are the keys in Secret and ConfigMap.
@@ -123,6 +149,26 @@ impl Names {
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default()
     }
+
+    /// The announced issuer's chain and key stand beside those in use, with `.next` before the extension.
+    pub fn next(path: &Path) -> PathBuf {
+        beside(path, "next")
+    }
+
+    /// Where certificates are that lead to further anchors than the chain.
+    pub fn cross(&self) -> PathBuf {
+        beside(&self.issuer_chain, "cross")
+    }
+}
+
+fn beside(path: &Path, infix: &str) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!(".{infix}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
 }
 
 impl Args {
@@ -167,6 +213,29 @@ impl Args {
             trust_domain,
             namespace,
             names,
+            renewal: self.renewal()?,
+        })
+    }
+
+    fn renewal(&self) -> anyhow::Result<Renewal> {
+        let ttl = time::Duration::nanoseconds(self.ca_ttl.nanos());
+        if ttl < MIN_CA_TTL {
+            bail!("--ca-ttl: found {}, expected at least 10s", self.ca_ttl);
+        }
+        let threshold = self.ca_renewal_threshold;
+        if !(threshold > 0.0 && threshold < 1.0) {
+            bail!("--ca-renewal-threshold: found {threshold}, expected a number above 0 and below 1");
+        }
+        let grace = time::Duration::nanoseconds(self.trust_anchor_propagation_grace.nanos());
+        if grace.is_negative() {
+            let found = self.trust_anchor_propagation_grace;
+            bail!("--trust-anchor-propagation-grace: found {found}, expected a duration that is not negative");
+        }
+        Ok(Renewal {
+            enabled: self.ca_renewal_enabled,
+            ttl,
+            threshold,
+            grace,
         })
     }
 }
@@ -174,7 +243,6 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outrigger_process::flags;
 
     fn options(words: &[&str]) -> anyhow::Result<Options> {
         let words = std::iter::once("sentry").chain(words.iter().copied()).map(Into::into);
@@ -189,6 +257,27 @@ mod tests {
         assert_eq!(names.anchors, Path::new("/creds/ca.crt"));
         assert_eq!(names.issuer_key, Path::new("/keys/tls.key"));
         assert_eq!(Names::key(&names.issuer_key), "tls.key");
+        assert_eq!(Names::next(&names.issuer_key), Path::new("/keys/tls.next.key"));
+        assert_eq!(Names::next(Path::new("/keys/issuer")), Path::new("/keys/issuer.next"));
+        assert_eq!(names.cross(), Path::new("/creds/issuer.cross.crt"));
+    }
+
+    #[test]
+    fn renewal_has_upstreams_defaults() {
+        let renewal = options(&[]).unwrap().renewal;
+        assert_eq!((renewal.enabled, renewal.threshold), (true, 0.9));
+        assert_eq!(renewal.ttl, time::Duration::days(365));
+        assert_eq!(renewal.grace, time::Duration::days(1));
+        let words = [
+            "-ca-ttl",
+            "10m",
+            "--ca-renewal-enabled=false",
+            "--trust-anchor-propagation-grace",
+            "90s",
+        ];
+        let renewal = options(&words).unwrap().renewal;
+        assert_eq!((renewal.enabled, renewal.ttl), (false, time::Duration::minutes(10)));
+        assert_eq!(renewal.grace, time::Duration::seconds(90));
     }
 
     #[test]
@@ -198,6 +287,15 @@ mod tests {
             (&["-trust-domain", "Upper"], "--trust-domain"),
             (&["-jwt-issuer", "https://x"], "--jwt-issuer needs --jwt-enabled"),
             (&["-jwt-enabled"], "--jwt-enabled: JWT-SVIDs are not part"),
+            (&["-ca-ttl", "9s"], "--ca-ttl: found 9s, expected at least 10s"),
+            (
+                &["-ca-renewal-threshold", "1"],
+                "--ca-renewal-threshold: found 1, expected a number above 0",
+            ),
+            (
+                &["-trust-anchor-propagation-grace", "-1s"],
+                "--trust-anchor-propagation-grace: found -1s",
+            ),
             (&["-oidc-enabled"], "--oidc-enabled: OIDC discovery is not part"),
         ] {
             assert!(options(words).unwrap_err().to_string().contains(text), "{words:?}");

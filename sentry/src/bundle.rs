@@ -3,23 +3,27 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use outrigger_core::{SpiffeId, TrustDomain};
+use futures::{FutureExt, Stream, StreamExt};
 use outrigger_process::health::Target;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ca::{self, Authority, Material, MaterialError},
+    ca::{self, Authority, Material, MaterialError, Profile, Standing},
     metrics::Metrics,
-    settings::Settings,
-    store::{Found, Store, StoreError},
+    rotation::{Decision, Plan, Reporter, decide, prepare},
+    store::{Found, Published, Store, StoreError, Version},
 };
 
 /// How often the store is looked at for changes that somebody made.
 const REFRESH: Duration = Duration::from_secs(30);
 /// Pause after a failed attempt to get the first authority.
 const RETRY: Duration = Duration::from_secs(2);
+/// Looks at the store are at least this far apart.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Steps and lost races in one look at the store; what is left is for the next look.
+const ROUNDS: usize = 8;
 
 /// Why there is no authority, or no newer one.
 #[derive(Debug, thiserror::Error)]
@@ -53,33 +57,41 @@ impl Current {
     }
 }
 
-/// Keeps [`Current`] up to date with the store.
+/// Keeps [`Current`] up to date with the store, and the store with the plan.
 pub(crate) struct Bundle {
     pub store: Store,
-    pub id: SpiffeId,
-    pub trust_domain: TrustDomain,
-    pub settings: Settings,
+    pub profile: Profile,
+    pub plan: Plan,
     pub metrics: Metrics,
+    pub reporter: Reporter,
     pub current: Current,
     loaded: Option<Material>,
+    /// The anchors that everybody can read, and since when as far as this process knows.
+    published: Option<(String, OffsetDateTime)>,
+    /// When the plan has something to do.
+    again: Option<OffsetDateTime>,
+}
+
+/// What is stored once there is nothing to be done about it.
+struct Settled {
+    material: Material,
+    version: Version,
+    decision: Decision,
+    expires: OffsetDateTime,
 }
 
 impl Bundle {
-    pub(crate) fn new(
-        store: Store,
-        id: SpiffeId,
-        trust_domain: TrustDomain,
-        settings: Settings,
-        metrics: Metrics,
-    ) -> Self {
+    pub(crate) fn new(store: Store, profile: Profile, plan: Plan, metrics: Metrics, reporter: Reporter) -> Self {
         Self {
             store,
-            id,
-            trust_domain,
-            settings,
+            profile,
+            plan,
             metrics,
+            reporter,
             current: Current::default(),
             loaded: None,
+            published: None,
+            again: None,
         }
     }
 
@@ -90,7 +102,7 @@ impl Bundle {
     /// Unusable or incomplete material.
     pub(crate) async fn start(&mut self, target: &Target, stop: &CancellationToken) -> Result<(), BundleError> {
         loop {
-            match self.refresh().await {
+            match self.refresh(OffsetDateTime::now_utc()).await {
                 Ok(()) => return Ok(()),
                 Err(BundleError::Store(error @ (StoreError::Missing { .. } | StoreError::Api { .. }))) => {
                     let text = format!("{:#}", anyhow::Error::from(error));
@@ -106,14 +118,25 @@ impl Bundle {
         }
     }
 
-    /// Follows the store until `stop`. Whatever goes wrong, the last good authority goes on signing.
-    pub(crate) async fn follow(mut self, stop: CancellationToken) {
+    /// Follows the store until `stop`; `changes` yields when it may have changed. Whatever goes wrong, the last good authority
+    /// goes on signing.
+    pub(crate) async fn follow(mut self, changes: impl Stream<Item = ()>, stop: CancellationToken) {
+        let mut changes = std::pin::pin!(changes.fuse());
         loop {
+            let due = self.again.map(|again| again - OffsetDateTime::now_utc());
+            let due = due.map_or(REFRESH, |due| {
+                Duration::try_from(due).unwrap_or(RETRY).clamp(PAUSE, REFRESH)
+            });
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(REFRESH) => {}
+                () = tokio::time::sleep(due) => {}
+                Some(()) = changes.next() => {
+                    // A write of ours or of others is rarely alone.
+                    tokio::time::sleep(PAUSE).await;
+                    while let Some(Some(())) = changes.next().now_or_never() {}
+                }
             }
-            if let Err(error) = self.refresh().await {
+            if let Err(error) = self.refresh(OffsetDateTime::now_utc()).await {
                 let error = format!("{:#}", anyhow::Error::from(error));
                 tracing::error!(
                     error,
@@ -123,32 +146,15 @@ impl Bundle {
         }
     }
 
-    async fn refresh(&mut self) -> Result<(), BundleError> {
-        let material = match &self.store {
-            Store::Files(store) => match store.load()? {
-                Found::Material(material) => material,
-                Found::Nothing => {
-                    let material = self.missing()?;
-                    store.save(&material)?;
-                    material
-                }
-            },
-            Store::Kubernetes(store) => loop {
-                let (found, version) = store.load().await?;
-                match found {
-                    Found::Material(material) => break material,
-                    Found::Nothing => {
-                        let material = self.missing()?;
-                        if store.save(&material, version).await? {
-                            break material;
-                        }
-                        tracing::info!("another replica stored its authority first; using that one");
-                    }
-                }
-            },
-        };
+    async fn refresh(&mut self, now: OffsetDateTime) -> Result<(), BundleError> {
+        let Settled {
+            material,
+            version,
+            decision,
+            expires,
+        } = self.settle(now).await?;
         if self.loaded.as_ref() != Some(&material) {
-            let authority = Authority::load(&material, OffsetDateTime::now_utc())?;
+            let authority = Authority::load(&material, now)?;
             self.metrics.issuer_expiry.set(authority.not_after().unix_timestamp());
             tracing::info!(expires = %authority.not_after(), "certificate authority loaded");
             self.current.0.authority.store(Some(Arc::new(authority)));
@@ -158,30 +164,92 @@ impl Bundle {
                 self.current.0.replaced.notify_one();
             }
         }
-        if let (Store::Kubernetes(store), Some(authority)) = (&self.store, self.current.get())
-            && store.heal_config_map(authority.anchors_pem()).await?
-        {
-            tracing::info!("wrote the trust anchors to the ConfigMap");
+        self.again = decision.again;
+        self.reporter
+            .stands(&decision, expires, version.reference().as_ref())
+            .await;
+        self.publish(now).await
+    }
+
+    /// Loads what is stored, or generates it, and makes the steps that are due. A step that fails stops nothing else.
+    async fn settle(&mut self, now: OffsetDateTime) -> Result<Settled, BundleError> {
+        let mut rounds = 0..ROUNDS;
+        loop {
+            let last = rounds.next().is_none();
+            let (found, version) = self.store.load().await?;
+            let material = match found {
+                Found::Material(material) => material,
+                Found::Nothing => {
+                    let material = self.missing(now)?;
+                    if !self.store.save(&material, &version).await? {
+                        tracing::info!("another replica stored its authority first; using that one");
+                    }
+                    continue;
+                }
+            };
+            let standing = Standing::of(&material, now)?;
+            let published = self.published_since(&material);
+            let decision = decide(&self.plan, &standing, version.supplied(), published, now);
+            let settled = |material, version, decision| Settled {
+                material,
+                version,
+                decision,
+                expires: standing.expires,
+            };
+            let Some(step) = decision.step.filter(|_| !last) else {
+                return Ok(settled(material, version, decision));
+            };
+            let saved = match prepare(step, &material, &self.profile, now) {
+                Ok(next) => self.store.save(&next, &version).await.map_err(anyhow::Error::from),
+                Err(error) => Err(error.into()),
+            };
+            match saved {
+                Ok(true) => self.reporter.made(step, version.reference().as_ref()).await,
+                Ok(false) => tracing::info!(?step, "another replica was first; using what it stored"),
+                Err(error) => {
+                    self.reporter.failed(step, &error);
+                    return Ok(settled(material, version, decision));
+                }
+            }
         }
+    }
+
+    /// Since when everybody can read these anchors, `None` while they cannot. Whoever finds them in place goes by the time when
+    /// they were made: they were written right after that.
+    fn published_since(&self, material: &Material) -> Option<OffsetDateTime> {
+        let (anchors, since) = self.published.as_ref()?;
+        (*anchors == material.anchors).then_some(*since)
+    }
+
+    async fn publish(&mut self, now: OffsetDateTime) -> Result<(), BundleError> {
+        let (Some(authority), Some(material)) = (self.current.get(), &self.loaded) else {
+            return Ok(());
+        };
+        let since = match self.store.publish(authority.anchors_pem()).await? {
+            Published::Written => {
+                tracing::info!("wrote the trust anchors to the ConfigMap");
+                now
+            }
+            Published::AlreadyRight => match &self.published {
+                Some((anchors, since)) if *anchors == material.anchors => *since,
+                _ => OffsetDateTime::UNIX_EPOCH,
+            },
+            Published::Conflict => return Ok(()),
+        };
+        self.published = Some((material.anchors.clone(), since));
         Ok(())
     }
 
     /// What to store where nothing is. An authority that was in use goes back: a new root would break every sidecar, and whoever
     /// emptied the store (an apply that replaces the object, say) rarely means that. A restart begins anew.
-    fn missing(&self) -> Result<Material, BundleError> {
+    fn missing(&self, now: OffsetDateTime) -> Result<Material, BundleError> {
         if let Some(material) = &self.loaded {
             tracing::warn!("Root and issuer certs are gone: storing those in use again");
             return Ok(material.clone());
         }
         tracing::info!("Root and issuer certs not found: generating self signed CA");
         self.metrics.issuer_changed.inc();
-        ca::generate(
-            &self.id,
-            &self.trust_domain,
-            self.settings.skew,
-            OffsetDateTime::now_utc(),
-        )
-        .map_err(BundleError::Generate)
+        ca::generate(&self.profile, now).map_err(BundleError::Generate)
     }
 }
 
@@ -189,11 +257,15 @@ impl Bundle {
 mod tests {
     use std::path::Path;
 
-    use futures::FutureExt;
-    use outrigger_core::control_plane::Service;
+    use outrigger_core::{TrustDomain, control_plane::Service};
+    use outrigger_process::health::Health;
 
     use super::*;
-    use crate::{args::Names, store::FileStore};
+    use crate::{args::Names, rotation::RenewalMetrics, store::FileStore};
+
+    fn now() -> OffsetDateTime {
+        OffsetDateTime::now_utc()
+    }
 
     fn bundle(folder: &Path) -> Bundle {
         let names = Names {
@@ -201,14 +273,34 @@ mod tests {
             issuer_chain: folder.join("issuer.crt"),
             issuer_key: folder.join("issuer.key"),
         };
-        let domain = TrustDomain::new("cluster.local").unwrap();
-        Bundle::new(
-            Store::Files(FileStore::new(names)),
-            Service::Sentry.spiffe_id(&domain, "dapr-system").unwrap(),
-            domain,
-            Settings::default(),
-            Metrics::register(&prometheus::Registry::new()).unwrap(),
-        )
+        let trust_domain = TrustDomain::new("cluster.local").unwrap();
+        let plan = plan();
+        let profile = Profile {
+            id: Service::Sentry.spiffe_id(&trust_domain, "dapr-system").unwrap(),
+            trust_domain,
+            ttl: plan.ttl,
+            skew: plan.skew,
+        };
+        let registry = prometheus::Registry::new();
+        let target = Health::default().target("sentry-authority");
+        let reporter = Reporter::new(
+            RenewalMetrics::register(&registry).unwrap(),
+            target,
+            None,
+            "test".into(),
+        );
+        let metrics = Metrics::register(&registry).unwrap();
+        Bundle::new(Store::Files(FileStore::new(names)), profile, plan, metrics, reporter)
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            enabled: true,
+            ttl: time::Duration::hours(10),
+            threshold: 0.8,
+            grace: time::Duration::minutes(30),
+            skew: time::Duration::minutes(10),
+        }
     }
 
     fn clear(folder: &Path) {
@@ -221,11 +313,11 @@ mod tests {
     async fn an_emptied_store_gets_the_authority_back() {
         let folder = tempfile::tempdir().unwrap();
         let mut bundle = bundle(folder.path());
-        bundle.refresh().await.unwrap();
+        bundle.refresh(now()).await.unwrap();
         let stored = || std::fs::read_to_string(folder.path().join("issuer.key")).unwrap();
         let first = stored();
         clear(folder.path());
-        bundle.refresh().await.unwrap();
+        bundle.refresh(now()).await.unwrap();
         assert_eq!(stored(), first);
         assert!(bundle.current.replaced().now_or_never().is_none());
     }
@@ -234,28 +326,85 @@ mod tests {
     async fn another_authority_in_the_store_takes_over() {
         let folder = tempfile::tempdir().unwrap();
         let mut old = bundle(folder.path());
-        old.refresh().await.unwrap();
+        old.refresh(now()).await.unwrap();
         let before = old.current.get().unwrap();
         clear(folder.path());
         let mut new = bundle(folder.path());
-        new.refresh().await.unwrap();
+        new.refresh(now()).await.unwrap();
         assert!(
             new.current.replaced().now_or_never().is_none(),
             "the first replaces none"
         );
 
-        old.refresh().await.unwrap();
+        old.refresh(now()).await.unwrap();
         let (after, expected) = (old.current.get().unwrap(), new.current.get().unwrap());
         assert_eq!(after.anchors_pem(), expected.anchors_pem());
         assert_ne!(after.anchors_pem(), before.anchors_pem());
         assert!(old.current.replaced().now_or_never().is_some());
 
         std::fs::write(folder.path().join("issuer.crt"), "broken").unwrap();
-        assert!(old.refresh().await.is_err());
+        assert!(old.refresh(now()).await.is_err());
         assert_eq!(
             old.current.get().unwrap().chain_pem(),
             after.chain_pem(),
             "the last good one stays"
         );
+    }
+
+    /// Numbers of anchors, certificates of the chain, and whether an issuer is announced.
+    fn shape(bundle: &Bundle) -> (usize, usize, bool) {
+        let material = bundle.loaded.as_ref().unwrap();
+        let count = |text: &str| text.matches("BEGIN").count();
+        (
+            count(&material.anchors),
+            count(&material.issuer_chain),
+            material.next.is_some(),
+        )
+    }
+
+    #[tokio::test]
+    async fn roots_follow_each_other_across_restarts() {
+        let folder = tempfile::tempdir().unwrap();
+        let minute = time::Duration::minutes(1);
+        let mut at = now();
+        bundle(folder.path()).refresh(at).await.unwrap();
+        let mut seen = Vec::new();
+        let end = at + time::Duration::hours(30);
+        while at < end {
+            // Another process each time: whatever it needs to know is stored.
+            let mut bundle = bundle(folder.path());
+            bundle.refresh(at).await.unwrap();
+            if seen.last() != Some(&shape(&bundle)) {
+                seen.push(shape(&bundle));
+            }
+            assert!(bundle.current.get().unwrap().not_after() > at);
+            at += minute * 7;
+        }
+        let round = [(2, 1, true), (2, 3, false), (1, 1, false)];
+        assert_eq!(seen[0], (1, 1, false));
+        assert_eq!(seen[1..10], round.repeat(3));
+    }
+
+    #[tokio::test]
+    async fn one_process_waits_for_the_grace_and_switches_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bundle = bundle(folder.path());
+        let start = now();
+        bundle.refresh(start).await.unwrap();
+        let due = bundle.again.unwrap();
+        assert!((due - start - time::Duration::hours(8)).abs() < time::Duration::seconds(2));
+        bundle.refresh(due).await.unwrap();
+        assert_eq!(shape(&bundle), (2, 1, true));
+        // Published by now, which the next look knows.
+        bundle.refresh(due).await.unwrap();
+        let switchover = bundle.again.unwrap();
+        assert!((switchover - due - time::Duration::minutes(30)).abs() < time::Duration::seconds(2));
+        bundle.refresh(switchover - time::Duration::seconds(5)).await.unwrap();
+        assert_eq!(shape(&bundle), (2, 1, true));
+        bundle.refresh(switchover).await.unwrap();
+        assert_eq!(shape(&bundle), (2, 3, false));
+        // Next, the old root is retired, ten minutes after its end.
+        let retired = start + time::Duration::minutes(10 * 60 + 10);
+        assert!((bundle.again.unwrap() - retired).abs() < time::Duration::seconds(2));
     }
 }

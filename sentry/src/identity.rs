@@ -39,6 +39,7 @@ impl OwnIssuer {
             .map_err(|error| refused(error.to_string()))?;
         Ok(Issued {
             chain: signed.chain_pem.into_bytes(),
+            ..Issued::default()
         })
     }
 }

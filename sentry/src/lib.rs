@@ -7,6 +7,7 @@ pub mod ca;
 mod identity;
 mod metrics;
 mod names;
+mod rotation;
 mod settings;
 mod store;
 mod validate;
@@ -14,6 +15,7 @@ mod validate;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use futures::StreamExt;
 use kube::{Api, core::DynamicObject};
 use outrigger_core::{cluster_domain, control_plane::Service};
 use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener};
@@ -22,6 +24,7 @@ use outrigger_process::{
     http,
     identity::renew,
     kubernetes::client::{self, Clients},
+    logs,
     metrics::{registry, serve as serve_metrics},
     privileges,
     tasks::{Tasks, stop_on_signals},
@@ -32,13 +35,21 @@ use tokio_util::sync::CancellationToken;
 pub use args::Args;
 use args::{Mode, Options};
 use bundle::Bundle;
+use ca::Profile;
 use metrics::Metrics;
+use rotation::{Plan, RenewalMetrics, Reporter};
 use settings::Settings;
-use store::{FileStore, KubernetesStore, Store};
+use store::{FileStore, KubernetesStore, Store, store_changes};
 use validate::{KubernetesValidator, Validators};
 
 /// Calls in flight get this long at shutdown; clients wait three seconds for an answer.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Connections at once. A client asks once and leaves, so more than it takes to keep the API server busy would only take memory;
+/// a client's deadline begins when it is connected.
+const CONNECTIONS: usize = 128;
+/// After this a connection has to make room for others.
+const CONNECTION_AGE: Duration = Duration::from_secs(10);
 
 /// Runs until a signal.
 ///
@@ -66,6 +77,12 @@ pub async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let server_target = health.target("sentry-server");
     let registry = registry();
     let metrics = Metrics::register(&registry)?;
+    let reporter = Reporter::new(
+        RenewalMetrics::register(&registry)?,
+        health.target("sentry-authority"),
+        clients.as_ref().map(|clients| clients.calls.clone()),
+        logs::hostname(),
+    );
     let mut tasks = Tasks::new(stop.clone());
     tasks.spawn("health server", {
         let (health, host, port, stop) = (
@@ -82,7 +99,7 @@ pub async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     );
     tasks.spawn(
         "certificate authority",
-        authority(args, options, clients, health, server_target, metrics, stop),
+        authority(args, options, clients, health, server_target, (metrics, reporter), stop),
     );
     tasks.run(DRAIN).await
 }
@@ -94,7 +111,7 @@ async fn authority(
     clients: Option<Clients>,
     health: Health,
     server_target: Target,
-    metrics: Metrics,
+    (metrics, reporter): (Metrics, Reporter),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let id = Service::Sentry
@@ -125,13 +142,21 @@ async fn authority(
             ))),
         ),
     };
-    let mut bundle = Bundle::new(
-        store,
-        id.clone(),
-        options.trust_domain.clone(),
-        settings,
-        metrics.clone(),
-    );
+    let renewal = options.renewal;
+    let plan = Plan {
+        enabled: renewal.enabled,
+        ttl: renewal.ttl,
+        threshold: renewal.threshold,
+        grace: renewal.grace,
+        skew: settings.skew,
+    };
+    let profile = Profile {
+        id: id.clone(),
+        trust_domain: options.trust_domain.clone(),
+        ttl: renewal.ttl,
+        skew: settings.skew,
+    };
+    let mut bundle = Bundle::new(store, profile, plan, metrics.clone(), reporter);
     bundle.start(&server_target, &stop).await?;
     let Some(authority) = bundle.current.get() else {
         return Ok(());
@@ -159,9 +184,13 @@ async fn authority(
         metrics,
     };
     tasks.spawn("bundle", {
+        let changes = match &clients {
+            Some(clients) => store_changes(&clients.watches, &options.namespace).boxed(),
+            None => futures::stream::pending().boxed(),
+        };
         let stop = stop.clone();
         async move {
-            bundle.follow(stop).await;
+            bundle.follow(changes, stop).await;
             Ok(())
         }
     });
@@ -175,10 +204,15 @@ async fn authority(
         let listener = Listener::tls(
             listener,
             own_identity.server_tls(ClientAuth::None, &[b"h2"]),
-            Limits::default(),
+            Limits {
+                connections: Some(CONNECTIONS),
+                ..Limits::default()
+            },
         )?;
         server_target.ready();
         tonic::transport::Server::builder()
+            .max_connection_age(CONNECTION_AGE)
+            .max_connection_age_grace(DRAIN)
             .add_service(CaServer::new(api))
             .serve_with_incoming_shutdown(listener, stop.cancelled_owned())
             .await
@@ -215,5 +249,14 @@ fn cluster_domain(options: &Options) -> String {
     match (options.mode, std::fs::read_to_string("/etc/resolv.conf")) {
         (Mode::Kubernetes, Ok(text)) => cluster_domain::from_resolv_conf(&text),
         _ => options.trust_domain.to_string(),
+    }
+}
+
+/// What fuzz targets reach and nobody else; `cargo fuzz` sets the condition.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Reads a token, and a user name, as the Kubernetes validator does.
+    pub fn token(text: &str) {
+        crate::validate::fuzzing::token(text);
     }
 }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "api/rotation.rs"]
+mod rotation;
+
 use std::{
     net::TcpListener,
     path::Path,
@@ -63,43 +66,45 @@ fn empty<K: serde::de::DeserializeOwned>(kind: &str) -> K {
         .unwrap()
 }
 
+/// A namespace with the Configuration of a control plane.
+async fn prepared_namespace(skew: &str) -> String {
+    let server = ApiServer::shared().await;
+    let charts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/dapr/crds");
+    server.apply_crds(&charts).await.unwrap();
+    let namespace = server.namespace("sentry").await.unwrap();
+    let client = server.client();
+    let configuration: DynamicObject = serde_json::from_value(serde_json::json!({
+        "apiVersion": "dapr.io/v1alpha1", "kind": "Configuration", "metadata": {"name": "daprsystem"},
+        "spec": {"mtls": {"enabled": true, "controlPlaneTrustDomain": "cluster.local", "sentryAddress": "x:443", "workloadCertTTL": "2h",
+            "allowedClockSkew": skew}}
+    }))
+    .unwrap();
+    let resource = kube::core::ApiResource::from_gvk_with_plural(
+        &kube::core::GroupVersionKind::gvk("dapr.io", "v1alpha1", "Configuration"),
+        "configurations",
+    );
+    let configurations: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+    configurations
+        .create(&PostParams::default(), &configuration)
+        .await
+        .unwrap();
+    namespace
+}
+
 impl Sentry {
     /// Starts it in a new namespace that has what the chart creates, except the Secret and the ConfigMap.
     async fn start() -> Self {
-        let server = ApiServer::shared().await;
-        let charts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/dapr/crds");
-        server.apply_crds(&charts).await.unwrap();
-        let namespace = server.namespace("sentry").await.unwrap();
-        let client = server.client();
-        let configuration: DynamicObject = serde_json::from_value(serde_json::json!({
-            "apiVersion": "dapr.io/v1alpha1", "kind": "Configuration", "metadata": {"name": "daprsystem"},
-            "spec": {"mtls": {"enabled": true, "controlPlaneTrustDomain": "cluster.local", "sentryAddress": "x:443", "workloadCertTTL": "2h"}}
-        }))
-        .unwrap();
-        let resource = kube::core::ApiResource::from_gvk_with_plural(
-            &kube::core::GroupVersionKind::gvk("dapr.io", "v1alpha1", "Configuration"),
-            "configurations",
-        );
-        let configurations: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
-        configurations
-            .create(&PostParams::default(), &configuration)
-            .await
-            .unwrap();
-        Self::in_namespace(namespace).await
+        let namespace = prepared_namespace("15m").await;
+        Self::in_namespace(namespace, &["--enable-metrics=false"]).await
     }
 
     /// Starts one more in a namespace that has one.
-    async fn in_namespace(namespace: String) -> Self {
+    async fn in_namespace(namespace: String, flags: &[&str]) -> Self {
         let server = ApiServer::shared().await;
         let (port, health) = (free_port(), free_port());
         let process = Command::new(env!("CARGO_BIN_EXE_sentry"))
-            .args([
-                "--mode",
-                "kubernetes",
-                "--trust-domain",
-                "cluster.local",
-                "--enable-metrics=false",
-            ])
+            .args(["--mode", "kubernetes", "--trust-domain", "cluster.local"])
+            .args(flags)
             .args(["-listen-address", "127.0.0.1", "-healthz-listen-address", "127.0.0.1"])
             .args([format!("--port={port}"), format!("--healthz-port={health}")])
             .arg("--kubeconfig")
@@ -119,8 +124,12 @@ impl Sentry {
         }
     }
 
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
     async fn create_bundle_objects(&self) {
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secrets = self.secrets();
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         secrets.create(&PostParams::default(), &empty("Secret")).await.unwrap();
         maps.create(&PostParams::default(), &empty("ConfigMap")).await.unwrap();
@@ -160,30 +169,12 @@ impl Sentry {
     }
 
     async fn sign(&self, id: &str, namespace: &str, token: &str) -> Result<SignCertificateResponse, Status> {
-        let domain = TrustDomain::new("cluster.local").unwrap();
-        let expect = Expect::Id(Service::Sentry.spiffe_id(&domain, &self.namespace).unwrap());
-        let address = format!("127.0.0.1:{}", self.port);
-        let channel = anonymous_channel(&address, &Arc::new(self.anchors().await), &expect)
-            .await
-            .unwrap();
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let request = SignCertificateRequest {
-            id: id.to_owned(),
-            namespace: namespace.to_owned(),
-            token: token.to_owned(),
-            token_validator: TokenValidator::Kubernetes.into(),
-            certificate_signing_request: rcgen::CertificateParams::default()
-                .serialize_request(&key)
-                .unwrap()
-                .pem()
-                .unwrap()
-                .into(),
-            ..Default::default()
-        };
-        CaClient::new(channel)
-            .sign_certificate(request)
-            .await
-            .map(tonic::Response::into_inner)
+        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+        let anchors = Arc::new(self.anchors().await);
+        let address = format!("127.0.0.1:{}", self.port);
+        let whom = (id, namespace, token);
+        sign(&address, &self.namespace, &anchors, whom, csr.pem().unwrap()).await
     }
 
     /// A pod that never runs, and a token bound to it.
@@ -221,6 +212,33 @@ impl Sentry {
     fn audience(&self) -> String {
         format!("spiffe://cluster.local/ns/{}/dapr-sentry", self.namespace)
     }
+}
+
+/// Asks the sentry of a control plane for a certificate.
+async fn sign(
+    address: &str,
+    control_plane: &str,
+    anchors: &Arc<Anchors>,
+    (id, namespace, token): (&str, &str, &str),
+    csr: String,
+) -> Result<SignCertificateResponse, Status> {
+    let domain = TrustDomain::new("cluster.local").unwrap();
+    let expect = Expect::Id(Service::Sentry.spiffe_id(&domain, control_plane).unwrap());
+    let channel = anonymous_channel(address, anchors, &expect)
+        .await
+        .map_err(|error| Status::unavailable(error.to_string()))?;
+    let request = SignCertificateRequest {
+        id: id.to_owned(),
+        namespace: namespace.to_owned(),
+        token: token.to_owned(),
+        token_validator: TokenValidator::Kubernetes.into(),
+        certificate_signing_request: csr.into_bytes().into(),
+        ..Default::default()
+    };
+    CaClient::new(channel)
+        .sign_certificate(request)
+        .await
+        .map(tonic::Response::into_inner)
 }
 
 #[tokio::test]
@@ -319,7 +337,7 @@ async fn a_missing_configuration_reaches_the_caller() {
 #[tokio::test]
 async fn racing_replicas_settle_on_one_root() {
     let first = Sentry::start().await;
-    let second = Sentry::in_namespace(first.namespace.clone()).await;
+    let second = Sentry::in_namespace(first.namespace.clone(), &["--enable-metrics=false"]).await;
     first.create_bundle_objects().await;
     first.wait_for_health("/healthz", "200 OK").await;
     second.wait_for_health("/healthz", "200 OK").await;

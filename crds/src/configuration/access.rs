@@ -51,12 +51,12 @@ pub struct Operation {
     /// Path or method; `*` stands for any characters.
     #[serde(deserialize_with = "go::nullable")]
     pub name: String,
-    /// HTTP methods that this is about; all when empty.
-    #[serde(skip_serializing_if = "go::omitted")]
-    pub http_verb: Option<Vec<String>>,
     /// `allow` or `deny`.
     #[serde(deserialize_with = "go::nullable")]
     pub action: String,
+    /// HTTP methods that this is about; all when empty.
+    #[serde(skip_serializing_if = "go::omitted")]
+    pub http_verb: Option<Vec<String>>,
 }
 
 /// Which parts of its API a sidecar offers to its app.
@@ -103,12 +103,12 @@ pub struct SecretsAccess {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(!default)]
 pub struct SecretScope {
-    /// `allow` or `deny` for secrets that are not listed.
-    #[serde(skip_serializing_if = "go::omitted")]
-    pub default_access: Option<String>,
     /// Name of the secret store component.
     #[serde(deserialize_with = "go::nullable")]
     pub store_name: String,
+    /// `allow` or `deny` for secrets that are not listed.
+    #[serde(skip_serializing_if = "go::omitted")]
+    pub default_access: Option<String>,
     /// The only secrets that may be read; not limited when empty.
     #[serde(skip_serializing_if = "go::omitted")]
     pub allowed_secrets: Option<Vec<String>>,

@@ -18,15 +18,15 @@ pub struct Metrics {
     /// Counts errors by their code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record_error_codes: Option<bool>,
-    /// Bounds of the buckets of latency histograms, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub latency_distribution_buckets: Option<Vec<i64>>,
     /// Metrics of HTTP calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpMetrics>,
     /// Rewrites labels.
     #[serde(skip_serializing_if = "go::omitted")]
     pub rules: Option<Vec<MetricRule>>,
+    /// Bounds of the buckets of latency histograms, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_distribution_buckets: Option<Vec<i64>>,
     /// Metrics of workflows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow: Option<WorkflowMetrics>,
@@ -40,12 +40,12 @@ pub struct HttpMetrics {
     /// Labels metrics with the path of the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub increased_cardinality: Option<bool>,
-    /// Leaves the HTTP method out of the labels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exclude_verbs: Option<bool>,
     /// Patterns of paths that become labels; other paths share one.
     #[serde(skip_serializing_if = "go::omitted")]
     pub path_matching: Option<Vec<String>>,
+    /// Leaves the HTTP method out of the labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_verbs: Option<bool>,
 }
 
 /// Rewrites labels of a metric.

@@ -9,7 +9,7 @@ use crate::{
     go,
     resource::{Column, DaprResource, kube_resource},
     secrets::{self, SecretRules, SecretUse},
-    status::Status,
+    status::{self, Status},
 };
 
 mod access;
@@ -40,6 +40,7 @@ pub struct Configuration {
     #[serde(deserialize_with = "go::nullable")]
     pub spec: ConfigurationSpec,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 
@@ -50,27 +51,15 @@ kube_resource!(Configuration);
 #[serde(rename_all = "camelCase", default)]
 #[schemars(!default)]
 pub struct ConfigurationSpec {
-    /// Which apps may call which operations of the app.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub access_control: Option<AccessControl>,
-    /// Which parts of its API the sidecar offers to its app.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub api: Option<ApiAccess>,
     /// Middleware for requests from the sidecar to its app.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_http_pipeline: Option<Pipeline>,
     /// Middleware for requests to the sidecar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_pipeline: Option<Pipeline>,
-    /// Components that the sidecar does not load.
+    /// Distributed tracing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub components: Option<DeniedComponents>,
-    /// Preview features to switch on or off.
-    #[serde(skip_serializing_if = "go::omitted")]
-    pub features: Option<Vec<Feature>>,
-    /// What the sidecar logs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub logging: Option<Logging>,
+    pub tracing: Option<Tracing>,
     /// Metrics; the older spelling of `metrics`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = { "enabled": true }))]
@@ -82,15 +71,27 @@ pub struct ConfigurationSpec {
     /// Mutual TLS between sidecars; read from the Configuration of the control plane.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<Mtls>,
-    /// How apps are found by their app id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name_resolution: Option<NameResolution>,
     /// Which secrets the app may read through its sidecar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secrets: Option<SecretsAccess>,
-    /// Distributed tracing.
+    /// Which apps may call which operations of the app.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tracing: Option<Tracing>,
+    pub access_control: Option<AccessControl>,
+    /// How apps are found by their app id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_resolution: Option<NameResolution>,
+    /// Preview features to switch on or off.
+    #[serde(skip_serializing_if = "go::omitted")]
+    pub features: Option<Vec<Feature>>,
+    /// Which parts of its API the sidecar offers to its app.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<ApiAccess>,
+    /// Components that the sidecar does not load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub components: Option<DeniedComponents>,
+    /// What the sidecar logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logging: Option<Logging>,
     /// WebAssembly components.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wasm: Option<Wasm>,

@@ -13,18 +13,18 @@ pub struct Mtls {
     /// Encrypts and authenticates calls between sidecars; unset means true.
     #[schemars(required)]
     pub enabled: Option<bool>,
-    /// Address of the certificate authority.
-    #[serde(deserialize_with = "go::nullable")]
-    pub sentry_address: String,
-    /// Trust domain of the control plane.
-    #[serde(deserialize_with = "go::nullable")]
-    pub control_plane_trust_domain: String,
     /// How long certificates of sidecars are valid, such as `24h`.
     #[serde(rename = "workloadCertTTL", skip_serializing_if = "Option::is_none")]
     pub workload_cert_ttl: Option<String>,
     /// Difference between clocks to put up with, such as `15m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_clock_skew: Option<String>,
+    /// Address of the certificate authority.
+    #[serde(deserialize_with = "go::nullable")]
+    pub sentry_address: String,
+    /// Trust domain of the control plane.
+    #[serde(deserialize_with = "go::nullable")]
+    pub control_plane_trust_domain: String,
     /// More ways for workloads to prove their identity to the certificate authority.
     #[serde(skip_serializing_if = "go::omitted")]
     pub token_validators: Option<Vec<TokenValidator>>,

@@ -77,7 +77,7 @@ fn an_explicit_empty_value_differs_from_an_unset_one_only_where_go_has_a_pointer
         spec::<Configuration>(
             r#"{"logging":{"apiLogging":{"enabled":false}},"metric":{"latencyDistributionBuckets":[]}}"#
         ),
-        r#"{"logging":{"apiLogging":{"enabled":false}},"metric":{"enabled":null,"latencyDistributionBuckets":[]}}"#
+        r#"{"metric":{"enabled":null,"latencyDistributionBuckets":[]},"logging":{"apiLogging":{"enabled":false}}}"#
     );
     assert_eq!(
         spec::<MCPServer>(r#"{"catalog":{"displayName":""},"middleware":{"beforeCallTool":[{"mutate":false}]}}"#),
@@ -120,7 +120,7 @@ fn durations_are_rendered_anew_where_upstream_parses_them_only() {
         ),
         concat!(
             r#"{"metrics":{"enabled":true,"workflow":{"latencyDistributionUnits":"1m0s"}},"#,
-            r#""mtls":{"enabled":null,"sentryAddress":"","controlPlaneTrustDomain":"","workloadCertTTL":"72h"},"#,
+            r#""mtls":{"enabled":null,"workloadCertTTL":"72h","sentryAddress":"","controlPlaneTrustDomain":""},"#,
             r#""workflow":{"stateRetentionPolicy":{"completed":"72h0m0s","failed":"0s"}}}"#
         )
     );

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::go;
 
+pub mod convert;
 pub mod v1alpha1;
 pub mod v2alpha1;
 

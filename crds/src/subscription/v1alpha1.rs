@@ -10,7 +10,7 @@ use super::BulkSubscribe;
 use crate::{
     go,
     resource::{Column, DaprResource, kube_resource},
-    status::Status,
+    status::{self, Status},
 };
 
 /// Has the messages of a topic delivered to apps.
@@ -28,6 +28,7 @@ pub struct Subscription {
     #[serde(deserialize_with = "go::nullable")]
     pub scopes: Vec<String>,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 
@@ -38,24 +39,24 @@ kube_resource!(Subscription);
 #[serde(rename_all = "camelCase", default)]
 #[schemars(!default)]
 pub struct SubscriptionSpec {
-    /// Name of the pub/sub component.
-    #[serde(deserialize_with = "go::nullable")]
-    pub pubsubname: String,
     /// Topic to subscribe to.
     #[serde(deserialize_with = "go::nullable")]
     pub topic: String,
+    /// Name of the pub/sub component.
+    #[serde(deserialize_with = "go::nullable")]
+    pub pubsubname: String,
     /// Settings of the subscription that the component understands.
     #[serde(skip_serializing_if = "go::omitted")]
     pub metadata: Option<BTreeMap<String, String>>,
     /// Path of the app that messages are sent to.
     #[serde(deserialize_with = "go::nullable")]
     pub route: String,
-    /// Topic for messages that cannot be delivered.
-    #[serde(skip_serializing_if = "go::omitted")]
-    pub dead_letter_topic: Option<String>,
     /// Delivery of several messages at a time.
     #[serde(serialize_with = "go::always")]
     pub bulk_subscribe: Option<BulkSubscribe>,
+    /// Topic for messages that cannot be delivered.
+    #[serde(skip_serializing_if = "go::omitted")]
+    pub dead_letter_topic: Option<String>,
 }
 
 impl DaprResource for Subscription {

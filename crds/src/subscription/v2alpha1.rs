@@ -10,7 +10,7 @@ use super::BulkSubscribe;
 use crate::{
     go,
     resource::{Column, DaprResource, kube_resource},
-    status::Status,
+    status::{self, Status},
 };
 
 /// Has the messages of a topic delivered to apps.
@@ -28,6 +28,7 @@ pub struct Subscription {
     #[serde(deserialize_with = "go::nullable")]
     pub scopes: Vec<String>,
     /// What the operator and the sidecars found.
+    #[serde(deserialize_with = "status::readable")]
     pub status: Option<Status>,
 }
 

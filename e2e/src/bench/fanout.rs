@@ -3,7 +3,6 @@
 
 mod crowd;
 mod operator;
-mod process;
 mod sidecar;
 
 use std::{
@@ -19,9 +18,9 @@ use tokio::time::sleep;
 
 use self::{
     operator::{NAMESPACE, Operator, Stage},
-    process::{Memory, Usage},
     sidecar::{Arrivals, Sidecar},
 };
+use super::process::{Memory, Usage};
 
 /// Connections that are opened at the same time.
 const CONNECTING: usize = 64;
@@ -61,7 +60,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let binary = match args.operator {
         Some(binary) => binary,
-        None => crate::release::operator().await?,
+        None => crate::release::binary("operator").await?,
     };
     let stage = Stage::prepare().await?;
     if args.crowd {

@@ -21,13 +21,17 @@ fn objects() {
     let expected = [
         "ClusterRole dapr-injector",
         "ClusterRole dapr-operator-admin",
+        "ClusterRole dapr-operator-conversion",
         "ClusterRole dapr-operator-secrets",
         "ClusterRole dapr-operator-services",
+        "ClusterRole dapr-operator-trust",
         "ClusterRole dapr-sentry",
         "ClusterRoleBinding dapr-injector",
         "ClusterRoleBinding dapr-operator-admin",
+        "ClusterRoleBinding dapr-operator-conversion",
         "ClusterRoleBinding dapr-operator-secrets",
         "ClusterRoleBinding dapr-operator-services",
+        "ClusterRoleBinding dapr-operator-trust",
         "ClusterRoleBinding dapr-sentry",
         "ConfigMap dapr-trust-bundle",
         "Configuration daprsystem",
@@ -163,11 +167,13 @@ fn arguments() {
     assert_eq!(
         line("dapr-operator"),
         "--watch-interval 0 --max-pod-restarts-per-minute 20 --log-level info \
-         --trust-anchors-file /var/run/secrets/dapr.io/tls/ca.crt --enable-metrics --metrics-port 9090"
+         --trust-anchors-file /var/run/secrets/dapr.io/tls/ca.crt --enable-metrics --metrics-port 9090 \
+         --trust-distribution"
     );
     assert_eq!(
         line("dapr-sentry"),
-        "--mode kubernetes --log-level info --enable-metrics --metrics-port 9090 --trust-domain cluster.local"
+        "--mode kubernetes --log-level info --enable-metrics --metrics-port 9090 --trust-domain cluster.local \
+         --ca-renewal-enabled=true --ca-ttl 8760h --ca-renewal-threshold 0.9 --trust-anchor-propagation-grace 24h"
     );
     assert_eq!(
         line("dapr-sidecar-injector"),
@@ -204,9 +210,11 @@ fn environment() {
             "SIDECAR_IMAGE_PULL_POLICY=IfNotPresent",
             "SIDECAR_RUN_AS_NON_ROOT=true",
             "ENABLE_K8S_DOWNWARD_APIS=false",
-            "SIDECAR_DROP_ALL_CAPABILITIES=false",
+            "SIDECAR_DROP_ALL_CAPABILITIES=true",
+            "SIDECAR_SECCOMP_PROFILE_TYPE=RuntimeDefault",
             "SIDECAR_READ_ONLY_ROOT_FILESYSTEM=true",
             "NATIVE_SIDECAR_ENABLED=false",
+            "TRUST_DISTRIBUTION_ENABLED=true",
             "NAMESPACE=…",
             "ACTORS_ENABLED=false",
             "ACTORS_SERVICE_NAME=placement",

@@ -39,6 +39,13 @@ fn a_supplied_ca_is_the_same_in_both_places() {
         release.object("Secret", "dapr-trust-bundle")["data"],
         json!({ "ca.crt": "Uk9PVApsaW5lCg==", "issuer.crt": "SVNTVUVSCg==", "issuer.key": "S0VZCg==" })
     );
+    let annotation = &release.object("Secret", "dapr-trust-bundle")["metadata"]["annotations"]["dapr.io/ca-source"];
+    assert_eq!(annotation, "values", "sentry never replaces it");
+    assert!(
+        render("").object("Secret", "dapr-trust-bundle")["metadata"]
+            .get("annotations")
+            .is_none()
+    );
     assert_eq!(
         release.object("ConfigMap", "dapr-trust-bundle")["data"],
         json!({ "ca.crt": "ROOT\nline\n" })

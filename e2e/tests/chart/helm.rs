@@ -60,10 +60,19 @@ pub(crate) fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/dapr")
 }
 
+/// The chart of the CustomResourceDefinitions.
+pub(crate) fn crds_chart() -> PathBuf {
+    chart().with_file_name("dapr-crds")
+}
+
 /// Renders release `dapr` with values in YAML.
 pub(crate) fn render(values: &str) -> Release {
-    let chart = chart();
-    let output = run(&["template", "dapr", path(&chart), "--namespace", NAMESPACE], values);
+    render_chart(&chart(), values)
+}
+
+/// Renders a chart as release `dapr`.
+pub(crate) fn render_chart(chart: &Path, values: &str) -> Release {
+    let output = run(&["template", "dapr", path(chart), "--namespace", NAMESPACE], values);
     assert!(output.status.success(), "{}\nvalues:\n{values}", stderr(&output));
     let text = String::from_utf8(output.stdout).expect("manifests are UTF-8");
     let objects = serde_saphyr::from_multiple(&text).expect("manifests are YAML without duplicate keys");
@@ -94,6 +103,13 @@ pub(crate) fn run(arguments: &[&str], values: &str) -> Output {
     input.write_all(values.as_bytes()).expect("helm reads the values");
     drop(input);
     child.wait_with_output().expect("helm ends")
+}
+
+/// Runs helm without values.
+pub(crate) fn plain(arguments: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    let output = command.args(arguments).env_remove("KUBECONFIG").output();
+    output.expect("helm ends")
 }
 
 pub(crate) fn path(path: &Path) -> &str {

@@ -88,12 +88,14 @@ fn operator_rights(scope: &str) -> BTreeSet<String> {
         "dapr-system /configmaps get [dapr-trust-bundle]",
         "dapr-system coordination.k8s.io/leases create",
         "dapr-system coordination.k8s.io/leases get,update [operator.dapr.io]",
+        "* apiextensions.k8s.io/customresourcedefinitions list,patch,watch [subscriptions.dapr.io]",
     ]);
     expected.extend(KINDS.map(|kind| format!("{scope} dapr.io/{kind} get,list,watch")));
     expected.extend(KINDS.map(|kind| format!("{scope} dapr.io/{kind}/status patch")));
     let others = [
         "/pods list,watch",
         "/secrets get",
+        "/configmaps create,list,patch,watch [dapr-root-ca.crt]",
         "/services create,delete,get,list,patch,watch",
         "apps/deployments list,watch",
         "apps/deployments/finalizers update",
@@ -132,8 +134,9 @@ fn sentry() {
             "* /pods get,list,watch",
             "* authentication.k8s.io/tokenreviews create",
             "* dapr.io/configurations get",
-            "dapr-system /configmaps get,update [dapr-trust-bundle]",
-            "dapr-system /secrets get,update [dapr-trust-bundle]",
+            "dapr-system /configmaps get,list,update,watch [dapr-trust-bundle]",
+            "dapr-system /secrets get,list,update,watch [dapr-trust-bundle]",
+            "dapr-system events.k8s.io/events create,patch",
         ])
     );
 }
@@ -199,6 +202,25 @@ fn services_are_granted_with_their_reconciler() {
 }
 
 #[test]
+fn trust_is_distributed_by_all_or_none() {
+    let off = "global: {trustDistribution: {enabled: false}}";
+    assert_eq!(
+        more("", off, "dapr-operator"),
+        lines(["* /configmaps create,list,patch,watch [dapr-root-ca.crt]"])
+    );
+    let release = render(off);
+    assert!(!texts(&release.container("dapr-operator")["args"]).contains(&"--trust-distribution"));
+    let environment = release.container("dapr-sidecar-injector")["env"]
+        .as_array()
+        .expect("env");
+    assert!(
+        environment
+            .iter()
+            .all(|variable| variable["name"] != "TRUST_DISTRIBUTION_ENABLED")
+    );
+}
+
+#[test]
 fn a_namespaced_release_has_no_rights_elsewhere() {
     let release =
         render("{global: {rbac: {namespaced: true}}, dapr_operator: {watchNamespace: dapr-system, watchInterval: 1m}}");
@@ -222,10 +244,11 @@ fn a_namespaced_release_has_no_rights_elsewhere() {
         rights(&release, "dapr-sentry"),
         lines([
             "* authentication.k8s.io/tokenreviews create",
-            "dapr-system /configmaps get,update [dapr-trust-bundle]",
+            "dapr-system /configmaps get,list,update,watch [dapr-trust-bundle]",
             "dapr-system /pods get,list,watch",
-            "dapr-system /secrets get,update [dapr-trust-bundle]",
+            "dapr-system /secrets get,list,update,watch [dapr-trust-bundle]",
             "dapr-system dapr.io/configurations get",
+            "dapr-system events.k8s.io/events create,patch",
         ])
     );
     assert!(!release.names("ClusterRole").contains("dapr-operator-admin"));

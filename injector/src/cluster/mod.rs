@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod components;
 pub mod configuration;
+pub mod version;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -31,6 +32,8 @@ struct Shared {
     mtls: watch::Sender<Option<bool>>,
     components: RwLock<Components>,
     allowed_uids: RwLock<HashSet<String>>,
+    /// The version of a cluster that has no native sidecars.
+    too_old: RwLock<Option<String>>,
 }
 
 /// Containers that Components bring, by namespace and name: in the order in which the API server lists them.
@@ -93,6 +96,15 @@ impl Cluster {
 
     pub fn set_allowed_uids(&self, uids: HashSet<String>) {
         *self.shared.allowed_uids.write() = uids;
+    }
+
+    /// The cluster's version when it knows no native sidecars. They are as wanted while it is not known, as upstream has it.
+    pub fn too_old_for_native_sidecars(&self) -> Option<String> {
+        self.shared.too_old.read().clone()
+    }
+
+    pub fn set_too_old_for_native_sidecars(&self, version: Option<String>) {
+        *self.shared.too_old.write() = version;
     }
 
     /// Containers that the Components of a namespace bring.

@@ -25,23 +25,23 @@ pub(super) fn sockets_mount(sidecar: &Sidecar<'_>) -> Option<VolumeMount> {
         .then(|| volumes::mount(volumes::SOCKETS, sidecar.unix_domain_socket_path))
 }
 
-/// Adds variables that the container does not set itself.
-pub(super) fn add_env(operations: &mut Operations, index: usize, container: &Container, variables: &[EnvVar]) {
+/// Adds variables that the container at `path` does not set itself.
+pub(super) fn add_env(operations: &mut Operations, path: &str, container: &Container, variables: &[EnvVar]) {
     let new = variables
         .iter()
         .filter(|variable| !container.has_env(&variable.name))
         .map(json)
         .collect();
-    let list = format!("/spec/containers/{index}/env");
+    let list = format!("{path}/env");
     operations.append(&list, container.env.is_empty(), new);
 }
 
-/// Adds a mount unless the container has one of that name or at that path.
-pub(super) fn add_mount(operations: &mut Operations, index: usize, container: &Container, mount: &VolumeMount) {
+/// Adds a mount unless the container at `path` has one of that name or at that mount path.
+pub(super) fn add_mount(operations: &mut Operations, path: &str, container: &Container, mount: &VolumeMount) {
     let mut existing = container.volume_mounts.iter();
     if existing.any(|other| other.name == mount.name || other.mount_path == mount.mount_path) {
         return;
     }
-    let list = format!("/spec/containers/{index}/volumeMounts");
+    let list = format!("{path}/volumeMounts");
     operations.append(&list, container.volume_mounts.is_empty(), vec![json(mount)]);
 }

@@ -5,8 +5,11 @@ use std::collections::HashSet;
 use outrigger_core::scopes;
 use serde_json::{Map, Value};
 
-use super::{app_containers, env, json, operations::Operations, volumes};
-use crate::{pod::Pod, sidecar::Sidecar};
+use super::{ALWAYS, app_containers, env, json, operations::Operations, volumes};
+use crate::{
+    pod::{Container, Pod},
+    sidecar::Sidecar,
+};
 
 /// A Component that brings a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct ComponentContainer {
 pub struct Components {
     /// Indexes of the pod's containers that are components.
     in_pod: Vec<usize>,
+    /// Indexes of its native sidecars that are components; only a native daprd comes after them.
+    native_in_pod: Vec<usize>,
     /// Containers to add.
     injected: Vec<Map<String, Value>>,
 }
@@ -64,11 +69,11 @@ impl Components {
         brought: &[ComponentContainer],
         warnings: &mut Vec<String>,
     ) -> Self {
-        let containers = pod.spec.containers.iter().enumerate();
-        let in_pod = containers
-            .filter(|(_, container)| sidecar.is_component_container(&container.name))
-            .map(|(index, _)| index)
-            .collect();
+        let is_component = |container: &Container| sidecar.is_component_container(&container.name);
+        let in_pod = indexes(&pod.spec.containers, is_component);
+        let native_in_pod = indexes(&pod.spec.init_containers, |container| {
+            sidecar.native && container.restart_policy == ALWAYS && is_component(container)
+        });
         let mut images = HashSet::new();
         let mut injected = Vec::new();
         for component in brought {
@@ -94,14 +99,26 @@ impl Components {
             }
             injected.push(container);
         }
-        Self { in_pod, injected }
+        Self {
+            in_pod,
+            native_in_pod,
+            injected,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.in_pod.is_empty() && self.injected.is_empty()
+        self.in_pod.is_empty() && self.native_in_pod.is_empty() && self.injected.is_empty()
     }
 
-    /// Adds the volume with the sockets, tells the pod's component containers of it, and adds the others.
+    /// Where among the init containers a native daprd belongs: before all of the app's, so that they can use it, and after
+    /// its components, whose sockets it opens when it starts.
+    pub fn native_position(&self) -> usize {
+        self.native_in_pod.last().map_or(0, |last| last + 1)
+    }
+
+    /// Adds the volume with the sockets, tells the pod's component containers of it, and adds the others. Beside a native
+    /// daprd they all become native sidecars in front of it: they have to run when it starts, and must not keep a Job from
+    /// completing.
     pub fn apply(self, operations: &mut Operations, volumes: &mut volumes::Volumes, pod: &Pod, sidecar: &Sidecar<'_>) {
         if self.is_empty() {
             return;
@@ -110,11 +127,19 @@ impl Components {
         let variable = env::variable(env::COMPONENT_SOCKETS_FOLDER, folder);
         let mount = volumes::mount(volumes::COMPONENT_SOCKETS, folder);
         volumes.add(operations, [volumes::empty_dir(volumes::COMPONENT_SOCKETS)]);
-        for index in self.in_pod {
-            let container = &pod.spec.containers[index];
-            app_containers::add_env(operations, index, container, std::slice::from_ref(&variable));
-            app_containers::add_mount(operations, index, container, &mount);
+        let position = self.native_position();
+        let in_pod = self
+            .in_pod
+            .iter()
+            .map(|&index| ("containers", index, &pod.spec.containers));
+        let native = self.native_in_pod.iter();
+        let native = native.map(|&index| ("initContainers", index, &pod.spec.init_containers));
+        for (list, index, containers) in in_pod.chain(native) {
+            let path = format!("/spec/{list}/{index}");
+            app_containers::add_env(operations, &path, &containers[index], std::slice::from_ref(&variable));
+            app_containers::add_mount(operations, &path, &containers[index], &mount);
         }
+        let mut next = position;
         for mut container in self.injected {
             for name in mounted_volumes(&container) {
                 volumes.add(operations, [volumes::empty_dir(&name)]);
@@ -122,9 +147,34 @@ impl Components {
             push(&mut container, "env", json(&variable));
             push(&mut container, "volumeMounts", json(&mount));
             container.entry("resources").or_insert_with(|| Map::new().into());
-            operations.add("/spec/containers/-", Value::Object(container));
+            if sidecar.native {
+                container.insert("restartPolicy".to_owned(), ALWAYS.into());
+                operations.add(native_path(next), Value::Object(container));
+                next += 1;
+            } else {
+                operations.add("/spec/containers/-", Value::Object(container));
+            }
+        }
+        // A pod needs a container that is no sidecar.
+        if sidecar.native && self.in_pod.len() < pod.spec.containers.len() {
+            // From the last to the first, so that the indexes of the others stay what they are.
+            for index in self.in_pod.into_iter().rev() {
+                operations.relocate(format!("/spec/containers/{index}"), native_path(next));
+                operations.add(format!("{}/restartPolicy", native_path(next)), ALWAYS);
+            }
         }
     }
+}
+
+fn native_path(index: usize) -> String {
+    format!("/spec/initContainers/{index}")
+}
+
+fn indexes(containers: &[Container], of: impl Fn(&Container) -> bool) -> Vec<usize> {
+    let all = containers.iter().enumerate();
+    all.filter(|(_, container)| of(container))
+        .map(|(index, _)| index)
+        .collect()
 }
 
 /// Reads a container, with its field names as Kubernetes spells them; `None` for `null`.

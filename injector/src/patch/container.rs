@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use outrigger_core::annotations::SIDECAR_CONTAINER;
 
-use super::{HTTP_PORT, Injection, args, env, probes, resources, volumes};
+use super::{ALWAYS, HTTP_PORT, Injection, args, env, probes, resources, volumes};
 use crate::{pod::Pod, settings::Settings, sidecar::Sidecar};
 
 const PROGRAM: &str = "/daprd";
@@ -36,7 +36,7 @@ pub(super) fn container(injection: &Injection<'_>, sidecar: &Sidecar<'_>, compon
         ..Container::default()
     };
     if sidecar.native {
-        container.restart_policy = Some("Always".to_owned());
+        container.restart_policy = Some(ALWAYS.to_owned());
         container.startup_probe = Some(probes::startup());
     }
     let (program, args) = command(sidecar, args::args(sidecar, settings, injection.mtls));

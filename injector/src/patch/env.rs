@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, SecretKeySelector};
 
+use super::volumes::TRUST_ANCHORS_FILE;
 use crate::{settings::Settings, sidecar::Sidecar};
 
 /// Where the sidecar finds the sockets of pluggable components, and where those put them.
@@ -32,6 +33,10 @@ pub fn environment(
         variable("DAPR_CONTROLPLANE_NAMESPACE", &settings.namespace),
         variable("DAPR_CONTROLPLANE_TRUST_DOMAIN", &settings.trust_domain),
     ];
+    if settings.trust_anchors_config_map.is_some() {
+        // Not the flag: released sidecars of upstream do not know it, and would not start.
+        variables.push(variable("DAPR_TRUST_ANCHORS_FILE", TRUST_ANCHORS_FILE));
+    }
     if settings.downward_apis {
         variables.push(from_field("DAPR_HOST_IP", "status.podIP"));
     }

@@ -32,6 +32,9 @@ const HTTP_PORT: i32 = 3500;
 /// Port of its health endpoints that the kubelet reaches; not configurable.
 const PUBLIC_PORT: i32 = 3501;
 
+/// The restart policy that makes an init container a native sidecar.
+const ALWAYS: &str = "Always";
+
 /// All that a patch depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Injection<'a> {
@@ -74,11 +77,11 @@ pub fn patch(injection: &Injection<'_>, sidecar: &Sidecar<'_>, warnings: &mut Ve
             }),
     );
     volumes.add(&mut operations, needed);
+    let position = components.native_position();
     match (sidecar.native, pod.spec.init_containers.is_empty()) {
         (false, _) => operations.add("/spec/containers/-", daprd),
         (true, true) => operations.add("/spec/initContainers", vec![daprd]),
-        // First, so that the pod's own init containers have a sidecar already.
-        (true, false) => operations.add("/spec/initContainers/0", daprd),
+        (true, false) => operations.add(format!("/spec/initContainers/{position}"), daprd),
     }
     for (label, value) in [
         (names::LABEL_INJECTED, "true"),
@@ -90,23 +93,29 @@ pub fn patch(injection: &Injection<'_>, sidecar: &Sidecar<'_>, warnings: &mut Ve
     ] {
         operations.add_key("/metadata/labels", label, value);
     }
-    add_to_apps(&mut operations, pod, sidecar);
+    add_to_apps(&mut operations, pod, sidecar, position);
     components.apply(&mut operations, &mut volumes, pod, sidecar);
     operations
 }
 
-fn add_to_apps(operations: &mut Operations, pod: &Pod, sidecar: &Sidecar<'_>) {
-    let apps = || {
-        let containers = pod.spec.containers.iter().enumerate();
-        containers.filter(|(_, container)| !sidecar.is_component_container(&container.name))
-    };
+/// Tells the app's containers where the sidecar is. Its init containers as well when a native sidecar, at this `position`
+/// among them, runs before they do; upstream tells them never.
+fn add_to_apps(operations: &mut Operations, pod: &Pod, sidecar: &Sidecar<'_>, position: usize) {
+    let containers = pod.spec.containers.iter().enumerate();
+    let init = pod.spec.init_containers.iter().enumerate();
+    let init = init.filter(|(index, _)| sidecar.native && *index >= position);
+    let apps: Vec<_> = containers
+        .map(|(index, container)| (format!("/spec/containers/{index}"), container))
+        .chain(init.map(|(index, container)| (format!("/spec/initContainers/{}", index + 1), container)))
+        .filter(|(_, container)| !sidecar.is_component_container(&container.name))
+        .collect();
     let variables = app_containers::variables(sidecar);
-    for (index, container) in apps() {
-        app_containers::add_env(operations, index, container, &variables);
+    for (path, container) in &apps {
+        app_containers::add_env(operations, path, container, &variables);
     }
     if let Some(mount) = app_containers::sockets_mount(sidecar) {
-        for (index, container) in apps() {
-            app_containers::add_mount(operations, index, container, &mount);
+        for (path, container) in &apps {
+            app_containers::add_mount(operations, path, container, &mount);
         }
     }
 }

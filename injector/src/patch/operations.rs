@@ -1,4 +1,4 @@
-//! JSON patches that only add.
+//! JSON patches that add, and at most rearrange.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -12,7 +12,10 @@ pub struct Operations(Vec<Operation>);
 struct Operation {
     op: &'static str,
     path: String,
-    value: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Value>,
 }
 
 impl Operations {
@@ -20,7 +23,18 @@ impl Operations {
         self.0.push(Operation {
             op: "add",
             path: path.into(),
-            value: value.into(),
+            from: None,
+            value: Some(value.into()),
+        });
+    }
+
+    /// Moves what is at `from`: it is taken out first, then added at `path`.
+    pub fn relocate(&mut self, from: impl Into<String>, path: impl Into<String>) {
+        self.0.push(Operation {
+            op: "move",
+            path: path.into(),
+            from: Some(from.into()),
+            value: None,
         });
     }
 

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    ConfigMapVolumeSource, EmptyDirVolumeSource, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume,
+    VolumeMount, VolumeProjection,
 };
 use outrigger_core::control_plane::Service;
 use serde_json::Value;
@@ -18,6 +19,12 @@ pub const SOCKETS_IN_SIDECAR: &str = "/var/run/dapr-sockets";
 pub const COMPONENT_SOCKETS: &str = "dapr-components-unix-domain-socket";
 const TOKEN: &str = "dapr-identity-token";
 const TOKEN_IN_SIDECAR: &str = "/var/run/secrets/dapr.io/sentrytoken";
+/// Volume with the trust anchors.
+const TRUST_ANCHORS: &str = "dapr-root-ca";
+/// Mounted as a folder: a file of its own would never change.
+const TRUST_ANCHORS_IN_SIDECAR: &str = "/var/run/secrets/dapr.io/root-ca";
+/// Where the sidecar reads them.
+pub const TRUST_ANCHORS_FILE: &str = "/var/run/secrets/dapr.io/root-ca/ca.crt";
 /// Upstream's; the kubelet replaces the token in good time.
 const TOKEN_SECONDS: i64 = 7200;
 
@@ -65,7 +72,21 @@ pub fn of_sidecar(sidecar: &Sidecar<'_>, settings: &Settings) -> Vec<Volume> {
     if settings.token_volume {
         volumes.push(token(settings));
     }
+    volumes.extend(settings.trust_anchors_config_map.as_deref().map(trust_anchors));
     volumes
+}
+
+/// Optional, so that a pod need not wait for its namespace's first ConfigMap: the kubelet fills the folder later.
+fn trust_anchors(config_map: &str) -> Volume {
+    Volume {
+        name: TRUST_ANCHORS.to_owned(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: config_map.to_owned(),
+            optional: Some(true),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
 }
 
 fn token(settings: &Settings) -> Volume {
@@ -122,6 +143,12 @@ pub fn mounts(sidecar: &Sidecar<'_>, settings: &Settings, pod: &Pod, component_s
         mounts.push(VolumeMount {
             read_only: Some(true),
             ..mount(TOKEN, TOKEN_IN_SIDECAR)
+        });
+    }
+    if settings.trust_anchors_config_map.is_some() {
+        mounts.push(VolumeMount {
+            read_only: Some(true),
+            ..mount(TRUST_ANCHORS, TRUST_ANCHORS_IN_SIDECAR)
         });
     }
     if component_sockets {

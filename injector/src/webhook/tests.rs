@@ -1,9 +1,12 @@
 //! The webhook as an HTTP client sees it.
 
-use axum::http::Method;
+use axum::{body::Body, http::Method};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use http_body_util::BodyExt;
+use outrigger_proto::outrigger::operator::v1::Refusal;
 use prometheus::Registry;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 use super::*;
@@ -11,6 +14,7 @@ use crate::patch::tests::settings;
 
 struct Server {
     router: Router,
+    told: mpsc::Receiver<Refusal>,
     registry: Registry,
 }
 
@@ -28,8 +32,10 @@ impl Server {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         let allowed = Allowed::new(&[]).unwrap();
-        let webhook = Webhook::new(settings(), allowed, Cluster::default(), anchors, metrics);
+        let (refusals, told) = Refusals::new(metrics.clone());
+        let webhook = Webhook::new(settings(), allowed, Cluster::default(), anchors, refusals, metrics);
         Self {
+            told,
             router: webhook.router(),
             registry,
         }
@@ -171,13 +177,13 @@ async fn requests_that_are_no_reviews_are_refused() {
 
 #[tokio::test]
 async fn bodies_are_bounded() {
-    let answered = Server::new().post(vec![b' '; MAX_BODY + 1]).await;
+    let answered = Server::new().post(vec![b' '; (8 << 20) + 1]).await;
     assert_eq!(answered.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
 #[tokio::test(start_paused = true)]
 async fn bodies_have_a_deadline() {
-    let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+    let never = Body::from_stream(futures::stream::pending::<Result<axum::body::Bytes, std::io::Error>>());
     assert_eq!(Server::new().post(never).await.status, StatusCode::REQUEST_TIMEOUT);
 }
 
@@ -202,4 +208,56 @@ async fn undecodable_reviews_are_denied() {
             .metrics()
             .contains("failed_total{app_id=\"\",reason=\"patch\"} 2")
     );
+}
+
+#[tokio::test]
+async fn the_operator_is_told_of_pods_without_a_sidecar_and_only_of_real_ones() {
+    let mut server = Server::new();
+    let review = |user: &str, dry_run: bool, annotations: Value| {
+        json!({"request": {
+            "uid": "u", "kind": {"kind": "Pod"}, "namespace": "shop", "dryRun": dry_run, "userInfo": {"username": user},
+            "object": {"metadata": {
+                "generateName": "cart-", "annotations": annotations,
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Tenant", "name": "t", "uid": "0"},
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "cart", "uid": "1", "controller": true},
+                ]}, "spec": {"containers": [{"name": "main"}]}},
+        }})
+        .to_string()
+    };
+    let controller = "system:serviceaccount:kube-system:replicaset-controller";
+    let good = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "cart"});
+    for (user, dry_run, annotations, expected) in [
+        (controller, false, good.clone(), None),
+        (controller, false, json!({"dapr.io/enabled": "false"}), None),
+        ("jane", true, good.clone(), None),
+        ("jane", false, good, Some(("CreatorNotAllowed", false))),
+        (
+            controller,
+            false,
+            json!({"dapr.io/enabled": "yes"}),
+            Some(("SidecarNotEnabled", false)),
+        ),
+        (
+            controller,
+            false,
+            json!({"dapr.io/enabled": "true"}),
+            Some(("PodDenied", true)),
+        ),
+    ] {
+        server.post(review(user, dry_run, annotations)).await;
+        let told = server.told.try_recv().ok();
+        assert_eq!(
+            told.as_ref().map(|refusal| (&*refusal.reason, refusal.denied)),
+            expected
+        );
+        if let Some(refusal) = told {
+            assert_eq!(
+                (&*refusal.namespace, &*refusal.pod, &*refusal.generate_name),
+                ("shop", "", "cart-")
+            );
+            assert_eq!(refusal.owner.unwrap().uid, "1");
+            assert!(!refusal.message.is_empty());
+        }
+    }
 }

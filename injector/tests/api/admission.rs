@@ -1,12 +1,17 @@
 //! Pods created through the API server.
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, api::PostParams};
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
 use outrigger_injector::cluster::Cluster;
 use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
 
-use crate::support::{Injector, Registered, eventually, grant, install, remove, turn};
+use crate::support::{Injector, Registered, chart, defaults, eventually, grant, install, remove, turn};
 
 /// A pod's answer from the API server, with the warnings that kubectl would print.
 struct Created {
@@ -42,11 +47,26 @@ fn names(list: &Value) -> Vec<&str> {
     list.map(|item| item["name"].as_str().unwrap()).collect()
 }
 
-/// A registered and served injector.
-async fn served(client: &Client, namespace: &str) -> (Injector, Registered) {
+fn mtls() -> Cluster {
     let cluster = Cluster::default();
     cluster.set_mtls(true);
-    let injector = Injector::start(cluster).await;
+    cluster
+}
+
+/// A registered and served injector.
+async fn served(client: &Client, namespace: &str) -> (Injector, Registered) {
+    let probe = pod("probe", &json!({"dapr.io/enabled": "true"}));
+    served_with(client, namespace, &defaults(), &probe).await
+}
+
+/// With this environment, once a dry run of `probe` is injected.
+async fn served_with(
+    client: &Client,
+    namespace: &str,
+    variables: &HashMap<String, String>,
+    probe: &Value,
+) -> (Injector, Registered) {
+    let injector = Injector::start(mtls(), variables).await;
     install(client, &injector.url, namespace).await;
     let registered = Registered::start(client, injector.anchors.clone());
     registered.ready().await;
@@ -56,10 +76,11 @@ async fn served(client: &Client, namespace: &str) -> (Injector, Registered) {
         dry_run: true,
         ..PostParams::default()
     };
-    let probe: Pod = serde_json::from_value(pod("probe", &json!({"dapr.io/enabled": "true"}))).unwrap();
+    let probe: Pod = serde_json::from_value(probe.clone()).unwrap();
     eventually("pods are injected", async || {
         let created = pods.create(&dry, &probe).await.ok()?;
-        (created.spec?.containers.len() == 2).then_some(())
+        let names = created.metadata.labels?;
+        names.contains_key("dapr.io/sidecar-injected").then_some(())
     })
     .await;
     (injector, registered)
@@ -194,4 +215,54 @@ async fn people_are_told() {
         stranger.warnings
     );
     remove(&client).await;
+}
+
+/// Pod Security judges the injected pod, not the one that was asked for.
+#[tokio::test]
+async fn injected_pods_are_admitted_where_pod_security_is_restricted() {
+    let _turn = turn().await;
+    let server = ApiServer::shared().await;
+    let (client, namespace) = (server.client(), server.namespace("restricted").await.unwrap());
+    let enforce = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let patch = Patch::Merge(&enforce);
+    namespaces
+        .patch(&namespace, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+
+    let restricted = json!({
+        "allowPrivilegeEscalation": false, "runAsNonRoot": true,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    let asked = |name: &str, native: &str| {
+        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/enable-native-sidecar": native});
+        let mut pod = pod(name, &annotations);
+        pod["spec"]["containers"][0]["securityContext"] = restricted.clone();
+        pod
+    };
+    let chart = chart();
+    let (_injector, _registered) = served_with(&client, &namespace, &chart, &asked("probe", "false")).await;
+    for (name, native) in [("ordinary", "false"), ("native", "true")] {
+        let created = create(&client, &namespace, &asked(name, native)).await;
+        assert_eq!(created.body["kind"], "Pod", "{}", created.body);
+        assert_eq!(created.body["metadata"]["labels"]["dapr.io/sidecar-injected"], "true");
+    }
+
+    // The program's own defaults are upstream's, and those are not enough.
+    let mut upstream = chart;
+    upstream.extend([
+        ("SIDECAR_DROP_ALL_CAPABILITIES".into(), "false".into()),
+        ("SIDECAR_SECCOMP_PROFILE_TYPE".into(), String::new()),
+    ]);
+    let injector = Injector::start(mtls(), &upstream).await;
+    install(&client, &injector.url, &namespace).await;
+    let registered = Registered::start(&client, injector.anchors.clone());
+    registered.ready().await;
+    eventually("the pod is refused for its sidecar", async || {
+        let refused = create(&client, &namespace, &asked("upstream", "false")).await;
+        let message = refused.body["message"].as_str()?;
+        (message.contains("PodSecurity") && message.contains("\"daprd\"")).then_some(())
+    })
+    .await;
 }

@@ -17,14 +17,14 @@ use tokio::task::AbortHandle;
 
 use crate::support::{clients, eventually, grant};
 
-async fn server() -> &'static ApiServer {
+pub(crate) async fn server() -> &'static ApiServer {
     let server = ApiServer::shared().await;
     let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/dapr/crds");
     server.apply_crds(&crds).await.unwrap();
     server
 }
 
-fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
+pub(crate) fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("dapr.io", "v1alpha1", kind));
     Api::namespaced_with(client.clone(), namespace, &resource)
 }
@@ -36,7 +36,7 @@ fn object(kind: &str, value: Value) -> DynamicObject {
     serde_json::from_value(value).unwrap()
 }
 
-fn component(name: &str, container: &str) -> DynamicObject {
+pub(crate) fn component(name: &str, container: &str) -> DynamicObject {
     object(
         "Component",
         json!({

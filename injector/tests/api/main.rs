@@ -4,5 +4,6 @@
 
 mod admission;
 mod cluster;
+mod golden;
 mod registration;
 mod support;

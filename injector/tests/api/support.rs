@@ -15,10 +15,13 @@ use outrigger_identity::{
     SigningRequest,
 };
 use outrigger_injector::{
-    cluster::Cluster, environment::Environment, metrics::Metrics, registration::Registration, serve,
+    cluster::Cluster, environment::Environment, metrics::Metrics, refusals::Refusals, registration::Registration,
     settings::Settings, webhook::Webhook,
 };
-use outrigger_process::{health::Health, kubernetes::client::Clients};
+use outrigger_process::{
+    health::Health,
+    kubernetes::{client::Clients, webhook as server},
+};
 use prometheus::Registry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
@@ -83,7 +86,12 @@ impl Issuer for Authority {
         csr.params.not_before = time::OffsetDateTime::now_utc() - Duration::from_secs(60);
         csr.params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
         let chain = csr.signed_by(&self.0).unwrap().pem().into_bytes();
-        Box::pin(async { Ok(Issued { chain }) })
+        Box::pin(async {
+            Ok(Issued {
+                chain,
+                ..Issued::default()
+            })
+        })
     }
 }
 
@@ -97,29 +105,26 @@ pub(crate) struct Injector {
 
 impl Injector {
     /// Serves as the process does, with a certificate of its own authority.
-    pub(crate) async fn start(cluster: Cluster) -> Self {
+    pub(crate) async fn start(cluster: Cluster, variables: &HashMap<String, String>) -> Self {
         let authority = Authority::new();
         let anchors = authority.anchors();
         let source = AnchorSource::Static(anchors.pem().to_owned());
         let (identity, renewal) = Identity::with_issuer(source, KeyAlgorithm::Rsa2048, Arc::new(authority)).unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(renewal.run(|_| {}, stop.clone()));
-        let env = environment();
+        let env = Environment::parse(variables).unwrap();
         let settings = Settings::new(&env, "cluster.local", true, true);
         let registry = Registry::new();
-        let webhook = Webhook::new(
-            settings,
-            env.allowed,
-            cluster,
-            identity.anchors(),
-            Metrics::new(&registry).unwrap(),
-        );
+        let metrics = Metrics::new(&registry).unwrap();
+        let (refusals, _) = Refusals::new(metrics.clone());
+        let anchors_of = identity.anchors();
+        let webhook = Webhook::new(settings, env.allowed, cluster, anchors_of, refusals, metrics);
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/mutate", tcp.local_addr().unwrap());
         identity.ready().await;
         let tls = identity.server_tls(ClientAuth::None, &[b"h2", b"http/1.1"]);
         let listener = Listener::tls(tcp, tls, Limits::default()).unwrap();
-        tokio::spawn(serve::serve(listener, webhook.router(), stop.clone()));
+        tokio::spawn(server::serve(listener, webhook.router(), stop.clone()));
         Self {
             url,
             anchors,
@@ -129,14 +134,36 @@ impl Injector {
     }
 }
 
-fn environment() -> Environment {
+/// As the chart sets them by default, but for the actors, which upstream has on.
+const CHART: [(&str, &str); 13] = [
+    ("DAPR_CONTROL_PLANE_TRUST_DOMAIN", "cluster.local"),
+    ("KUBE_CLUSTER_DOMAIN", "cluster.local"),
+    ("SIDECAR_IMAGE", "localhost/outrigger/daprd:1"),
+    ("SIDECAR_IMAGE_PULL_POLICY", "IfNotPresent"),
+    ("SIDECAR_RUN_AS_NON_ROOT", "true"),
+    ("SIDECAR_DROP_ALL_CAPABILITIES", "true"),
+    ("SIDECAR_SECCOMP_PROFILE_TYPE", "RuntimeDefault"),
+    ("SIDECAR_READ_ONLY_ROOT_FILESYSTEM", "true"),
+    ("NATIVE_SIDECAR_ENABLED", "false"),
+    ("NAMESPACE", "dapr-system"),
+    ("ACTORS_ENABLED", "true"),
+    ("ACTORS_SERVICE_NAME", "placement"),
+    ("ACTORS_SERVICE_ADDRESS", "dapr-placement-server:50005"),
+];
+
+/// The environment as the chart sets it.
+pub(crate) fn chart() -> HashMap<String, String> {
+    CHART.map(|(key, value)| (key.into(), value.into())).into()
+}
+
+/// No more of an environment than is required.
+pub(crate) fn defaults() -> HashMap<String, String> {
     let variables = [
         ("SIDECAR_IMAGE", "daprd:1"),
         ("NAMESPACE", "dapr-system"),
         ("KUBE_CLUSTER_DOMAIN", "cluster.local"),
     ];
-    let variables: HashMap<String, String> = variables.map(|(key, value)| (key.into(), value.into())).into();
-    Environment::parse(&variables).unwrap()
+    variables.map(|(key, value)| (key.into(), value.into())).into()
 }
 
 /// A running registration task. Ends when it is dropped.

@@ -128,7 +128,8 @@ impl Anchors {
             }
         }
         if both.roots.len() > self.roots.len() {
-            both.pem = format!("{}\n{}", self.pem.trim_end(), other.pem);
+            // Not the texts one after the other: what ends the reading of the first would hide the second.
+            both.pem = pem::encode(both.certificates());
         }
         both
     }
@@ -161,12 +162,12 @@ pub(crate) mod tests {
         let first = Anchors::from_pem(&a).unwrap();
         let both = first.union(&Anchors::from_pem(&format!("# two\n{a}{b}")).unwrap());
         assert_eq!(both.certificates().count(), 2);
-        assert_eq!(
-            Anchors::from_pem(both.pem()).unwrap().certificates().count(),
-            3,
-            "texts are joined as they are"
-        );
+        assert_eq!(Anchors::from_pem(both.pem()).unwrap().certificates().count(), 2);
         assert_eq!(first.union(&first).pem(), first.pem());
+        // Whoever reads the union sees both, whatever follows the certificates of the first.
+        let trailing = Anchors::from_pem(&format!("{a}-----BEGIN X-----\nAAAA\n-----END X-----\n")).unwrap();
+        let union = trailing.union(&Anchors::from_pem(&b).unwrap());
+        assert_eq!(Anchors::from_pem(union.pem()).unwrap().certificates().count(), 2);
     }
 
     #[test]

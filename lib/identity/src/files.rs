@@ -11,6 +11,7 @@ use std::{
 };
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use outrigger_core::backoff::Backoff;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,9 @@ const BURST: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_secs(60);
 /// How often a file that does not exist yet is looked for.
 const ABSENT_POLL: Duration = Duration::from_secs(1);
+/// The same while there is a set to go on with, and the folder cannot be watched: a mount that is replaced comes back soon, one
+/// that a pod does not have never does.
+const UNWATCHED_POLL: Backoff = Backoff::new(Duration::from_secs(1), POLL);
 
 /// Keeps a set of anchors up to date with its source.
 pub(crate) struct AnchorsFollower {
@@ -85,11 +89,11 @@ impl AnchorsFollower {
         }
     }
 
-    /// Calls `changed` with every new set until `stop`. Returns at once when nothing can change.
+    /// Tells `hear` of every new set, and once of each reason why there is none, until `stop`.
     pub(crate) async fn follow(
         self,
         mut current: Arc<Anchors>,
-        changed: impl Fn(Arc<Anchors>),
+        hear: impl Fn(Result<Arc<Anchors>, &str>),
         stop: CancellationToken,
     ) {
         let Some(file) = self.file.clone() else {
@@ -101,11 +105,17 @@ impl AnchorsFollower {
         let mut watcher = None;
         // Each reason is logged once, not with every look.
         let mut failing = None;
+        let mut unwatched = UNWATCHED_POLL;
+        tracing::info!(file = %file.display(), "watching trust anchors");
         loop {
             if watcher.is_none() {
                 watcher = watch_folder(&file, sender.clone());
             }
-            let poll = if watcher.is_some() { POLL } else { ABSENT_POLL };
+            let poll = if watcher.is_some() {
+                POLL
+            } else {
+                unwatched.next_pause()
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = events.changed() => {
@@ -118,16 +128,18 @@ impl AnchorsFollower {
             match read(&file) {
                 Ok(anchors) => {
                     failing = None;
+                    unwatched.reset();
                     let next = self.with_fixed(anchors);
                     if next != current {
                         tracing::info!(file = %file.display(), certificates = next.certificates().count(), "trust anchors changed");
                         current = next.clone();
-                        changed(next);
+                        hear(Ok(next));
                     }
                 }
                 Err(reason) => {
                     if failing.as_ref() != Some(&reason) {
                         tracing::warn!(file = %file.display(), reason, "trust anchors cannot be read; keeping the last good ones");
+                        hear(Err(&reason));
                         failing = Some(reason);
                     }
                     watcher = None;
@@ -223,12 +235,26 @@ mod tests {
 
         let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(follower.follow(initial, move |anchors| sender.send(anchors).unwrap(), stop.clone()));
+        let task = tokio::spawn(follower.follow(
+            initial,
+            move |heard| sender.send(heard.map_err(str::to_owned)).unwrap(),
+            stop.clone(),
+        ));
         // Broken content first: were it to replace the good set, it would arrive before the second one.
         tokio::task::yield_now().await;
         mount(dir.path(), "..2", "broken");
         mount(dir.path(), "..3", &second);
-        assert_eq!(seen.recv().await.unwrap().pem(), second);
+        let mut heard = Vec::new();
+        loop {
+            match seen.recv().await.unwrap() {
+                Ok(anchors) => {
+                    assert_eq!(anchors.pem(), second);
+                    break;
+                }
+                Err(reason) => heard.push(reason),
+            }
+        }
+        assert!(heard.len() <= 1, "each reason once: {heard:?}");
         stop.cancel();
         task.await.unwrap();
         assert!(seen.recv().await.is_none(), "exactly one change");

@@ -1,6 +1,9 @@
 //! The live identity: the newest certificate and anchors, and the servers and clients that follow them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwapOption;
 use outrigger_core::TrustDomain;
@@ -12,6 +15,7 @@ use crate::{
     channel,
     error::Error,
     files::AnchorsFollower,
+    jwt::{JwtSvid, JwtUnavailable},
     key::KeyAlgorithm,
     renewal::Renewal,
     sentry::{Issuer, SentryClient},
@@ -101,6 +105,16 @@ impl Identity {
     /// The newest certificate; `None` before the first one.
     pub fn svid(&self) -> Option<Arc<Svid>> {
         self.shared.installed.borrow().clone()
+    }
+
+    /// A JWT-SVID for an audience; waits for the first certificate. Upstream's components and MCP servers use these.
+    ///
+    /// # Errors
+    /// When sentry issues none, or none for this audience.
+    pub async fn jwt_svid(&self, audience: &str) -> Result<JwtSvid, JwtUnavailable> {
+        self.ready().await;
+        let svid = self.svid().ok_or(JwtUnavailable::NotIssued)?;
+        svid.jwts().get(audience, SystemTime::now())
     }
 
     /// Trust anchors, now and after each change. With a file that does not exist yet the text is empty.

@@ -1,4 +1,4 @@
-//! Keys and certificate requests. Every certificate gets a new key, which never leaves memory.
+//! Keys and certificate requests. Every certificate gets a new key, which leaves memory only for the identity directory.
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 

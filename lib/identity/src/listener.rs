@@ -15,7 +15,7 @@ use outrigger_core::SpiffeId;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -30,12 +30,15 @@ pub struct Peer {
     pub id: Option<SpiffeId>,
 }
 
-/// Bounds on handshakes in progress.
+/// Bounds on connections. What is above them waits in the kernel's queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// At most this many at once; further connections wait in the kernel's queue.
+    /// At most this many handshakes at once.
     pub handshakes: usize,
+    /// For one handshake.
     pub timeout: Duration,
+    /// At most this many connections at once, for servers whose clients ask once and leave. `None` for any number.
+    pub connections: Option<usize>,
 }
 
 impl Default for Limits {
@@ -43,6 +46,7 @@ impl Default for Limits {
         Self {
             handshakes: 256,
             timeout: Duration::from_secs(5),
+            connections: None,
         }
     }
 }
@@ -57,6 +61,8 @@ pub struct Listener {
 pub struct Connection {
     io: Io,
     peer: Peer,
+    /// Given back when the connection ends.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 enum Io {
@@ -95,7 +101,15 @@ impl Listener {
 
 async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connections: mpsc::Sender<Connection>) {
     let slots = Arc::new(Semaphore::new(limits.handshakes));
+    let places = limits.connections.map(|most| Arc::new(Semaphore::new(most)));
     loop {
+        let place = match &places {
+            None => None,
+            Some(places) => tokio::select! {
+                () = connections.closed() => return,
+                place = places.clone().acquire_owned() => place.ok(),
+            },
+        };
         let Ok(slot) = slots.clone().acquire_owned().await else {
             return;
         };
@@ -119,6 +133,7 @@ async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connec
                 .send(Connection {
                     io: Io::Plain(io),
                     peer: Peer { addr, id: None },
+                    _place: place,
                 })
                 .await;
             continue;
@@ -139,6 +154,7 @@ async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connec
                     let connection = Connection {
                         io: Io::Tls(Box::new(io)),
                         peer: Peer { addr, id },
+                        _place: place,
                     };
                     let _ = connections.send(connection).await;
                 }

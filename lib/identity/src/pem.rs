@@ -1,9 +1,13 @@
 //! PEM certificate lists, read as upstream reads them.
 
+use std::fmt::Write;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::{
     CertificateDer,
-    pem::{self, PemObject, SectionKind},
+    pem::{PemObject, SectionKind},
 };
+use zeroize::Zeroize;
 
 /// Why a text is not a list of certificates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +16,29 @@ pub enum PemError {
     Empty,
     #[error("certificate {index} is not a valid X.509 certificate")]
     Certificate { index: usize },
+}
+
+/// PEM of certificates, without comments.
+pub fn encode<'a>(certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>) -> String {
+    let mut text = String::new();
+    for der in certificates {
+        block("CERTIFICATE", der, &mut text);
+    }
+    text
+}
+
+/// One block, its text in lines of 64 characters.
+pub(crate) fn block(label: &str, der: &[u8], text: &mut String) {
+    let mut body = STANDARD.encode(der);
+    let _ = writeln!(text, "-----BEGIN {label}-----");
+    for line in body.as_bytes().chunks(64) {
+        // Base64 is ASCII, so every chunk is a string.
+        text.push_str(std::str::from_utf8(line).unwrap_or_default());
+        text.push('\n');
+    }
+    let _ = writeln!(text, "-----END {label}-----");
+    // It may be a key.
+    body.zeroize();
 }
 
 /// Certificates up to the first block of another kind or broken block; text before and between blocks is skipped.
@@ -29,20 +56,34 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
                 found.push(CertificateDer::from(der));
             }
             // Upstream stops silently at the first block of another kind and at trailing garbage.
-            Ok(_)
-            | Err(
-                pem::Error::IllegalSectionStart { .. }
-                | pem::Error::MissingSectionEnd { .. }
-                | pem::Error::Base64Decode(_),
-            ) => {
-                break;
-            }
-            Err(_) => break,
+            Ok(_) | Err(_) => break,
         }
     }
     if found.is_empty() {
         Err(PemError::Empty)
     } else {
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::anchors::tests::root;
+
+    #[test]
+    fn encodes_what_it_reads() {
+        let text = format!("{}{}", root("a"), root("b"));
+        let read = certificates(format!("# comment\n{text}").as_bytes()).unwrap();
+        assert_eq!(read.len(), 2);
+        assert_eq!(certificates(encode(&read).as_bytes()).unwrap(), read);
+    }
+
+    #[test]
+    fn says_which_certificate_is_broken() {
+        let mut text = root("a");
+        block("CERTIFICATE", b"not DER", &mut text);
+        assert_eq!(certificates(text.as_bytes()), Err(PemError::Certificate { index: 2 }));
+        assert_eq!(certificates(b""), Err(PemError::Empty));
     }
 }

@@ -1,20 +1,28 @@
 //! The task behind an identity: trust anchors, the first certificate, and a new one at half of each one's life.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use outrigger_core::backoff::{Backoff, random_fraction};
+use outrigger_core::backoff::Backoff;
+use parking_lot::Mutex;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    error::{Error, FetchError},
+    anchors::Anchors,
+    directory::Directory,
+    error::{Error, FetchError, chain},
     files::AnchorsFollower,
     identity::Identity,
     key::{self, KeyAlgorithm},
+    metrics::Metrics,
+    schedule::{Urgency, renewal_time, urgency},
     sentry::{Issuer, SigningRequest},
     svid::Svid,
 };
@@ -23,28 +31,25 @@ use crate::{
 const FIRST_RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 /// A refusal is final only after this long: the authority's cache may not know a brand-new pod yet.
 const REFUSAL_BUDGET: Duration = Duration::from_secs(60);
-/// Pause after a failed renewal.
-const RENEWAL_RETRY: Duration = Duration::from_secs(10);
+/// Pauses after failed renewals: upstream's ten seconds, or less, so that a fleet that failed together spreads.
+const RENEWAL_RETRY: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(10));
 /// The wall clock is looked at this often, since timers stop while a machine sleeps.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
-
-/// Renewals are at least this far apart, however short the lives of the certificates.
-const MIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the task says about itself, for health checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// There is a certificate that has not expired.
+    /// There is a certificate that will be renewed in time.
     Ready,
-    /// There is none, and why.
+    /// There is a certificate, which peers accept, but renewing it has failed for half of the time that there is for it.
+    Expiring(String),
+    /// There is none that peers accept, and why.
     NotReady(String),
 }
 
 /// Obtains and renews the certificate of an [`Identity`].
 pub struct Renewal {
-    identity: Identity,
-    key: KeyAlgorithm,
-    issuer: Arc<dyn Issuer>,
+    fetcher: Fetcher,
     anchors: AnchorsFollower,
 }
 
@@ -55,12 +60,31 @@ impl Renewal {
         issuer: Arc<dyn Issuer>,
         anchors: AnchorsFollower,
     ) -> Self {
-        Self {
+        let fetcher = Fetcher {
             identity,
             key,
             issuer,
-            anchors,
-        }
+            directory: None,
+            metrics: None,
+        };
+        Self { fetcher, anchors }
+    }
+
+    /// Counts into `metrics`.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.fetcher.metrics = Some(metrics);
+        self
+    }
+
+    /// Also writes the identity to files under the link `target`: `key.pem`, `cert.pem`, `ca.pem` and, where sentry issues
+    /// one, `jwt_svid.token`. One process may write there.
+    ///
+    /// # Errors
+    /// When a link cannot be made at `target`.
+    pub fn with_directory(mut self, target: &Path) -> Result<Self, Error> {
+        self.fetcher.directory = Some(Mutex::new(Directory::new(target)?));
+        Ok(self)
     }
 
     /// Runs until `stop`. Unreachable issuers are retried for ever, and each reason is logged and reported.
@@ -68,33 +92,20 @@ impl Renewal {
     /// # Errors
     /// When the issuer keeps refusing the first certificate.
     pub async fn run(self, mut status: impl FnMut(Status) + Send, stop: CancellationToken) -> Result<(), Error> {
-        let Self {
-            identity,
-            key,
-            issuer,
-            anchors,
-        } = self;
+        let Self { fetcher, anchors } = self;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             initial = anchors.initial(|reason| status(Status::NotReady(reason))) => {
                 if let Some(initial) = initial? {
-                    identity.install_anchors(initial);
+                    fetcher.identity.install_anchors(initial);
                 }
             }
         }
-        let fetcher = Fetcher {
-            identity: identity.clone(),
-            key,
-            issuer,
-        };
-        let following = {
-            let identity = identity.clone();
-            anchors.follow(
-                identity.current_anchors(),
-                move |anchors| identity.install_anchors(anchors),
-                stop.clone(),
-            )
-        };
+        let following = anchors.follow(
+            fetcher.identity.current_anchors(),
+            |heard| fetcher.hear_anchors(heard),
+            stop.clone(),
+        );
         let renewing = async {
             fetcher.first(&mut status).await?;
             fetcher.renew(&mut status).await;
@@ -112,35 +123,41 @@ struct Fetcher {
     identity: Identity,
     key: KeyAlgorithm,
     issuer: Arc<dyn Issuer>,
+    directory: Option<Mutex<Directory>>,
+    metrics: Option<Metrics>,
 }
 
 impl Fetcher {
     async fn first(&self, status: &mut impl FnMut(Status)) -> Result<(), Error> {
-        let started = Instant::now();
+        tracing::info!("Fetching initial identity certificate");
+        let mut refused_since = None;
         let mut backoff = FIRST_RETRY;
         loop {
-            match self.fetch().await {
+            let error = match self.fetch(true).await {
                 Ok(svid) => {
                     tracing::info!(id = %svid.id(), "Security is initialized successfully");
                     status(Status::Ready);
                     return Ok(());
                 }
-                Err(error) if error.is_refusal() && started.elapsed() >= REFUSAL_BUDGET => {
-                    return Err(Error::Refused(error.to_string()));
+                Err(error) => error,
+            };
+            let text = chain(&error);
+            if error.is_refusal() {
+                if refused_since.get_or_insert_with(Instant::now).elapsed() >= REFUSAL_BUDGET {
+                    return Err(Error::Refused(text));
                 }
-                Err(error) => {
-                    let text = crate::error::chain(&error);
-                    tracing::warn!(error = text, "no certificate yet; trying again");
-                    status(Status::NotReady(text));
-                }
+            } else {
+                refused_since = None;
             }
+            tracing::warn!(error = text, "no certificate yet; trying again");
+            status(Status::NotReady(text));
             sleep(backoff.next_pause()).await;
         }
     }
 
     /// Never returns. A failed renewal keeps the certificate there is.
     async fn renew(&self, status: &mut impl FnMut(Status)) {
-        let mut due = self.identity.svid().map(|svid| renewal_time(&svid, SystemTime::now()));
+        let mut due = self.identity.svid().map(|svid| self.plan(&svid));
         loop {
             let now = SystemTime::now();
             match due.map(|due| due.duration_since(now)) {
@@ -153,37 +170,86 @@ impl Fetcher {
                 }
                 _ => {}
             }
-            match self.fetch().await {
+            match self.fetch(false).await {
                 Ok(svid) => {
-                    tracing::info!(id = %svid.id(), "certificate renewed");
                     status(Status::Ready);
-                    due = Some(renewal_time(&svid, SystemTime::now()));
+                    due = Some(self.plan(&svid));
                 }
                 Err(error) => {
-                    let error = crate::error::chain(&error);
-                    if self
-                        .identity
-                        .svid()
-                        .is_some_and(|svid| svid.not_after() <= SystemTime::now())
-                    {
-                        tracing::error!(error, "the certificate has expired and cannot be renewed");
-                        status(Status::NotReady(format!("certificate expired: {error}")));
-                    } else {
-                        tracing::warn!(error, "certificate renewal failed; trying again");
-                    }
-                    sleep(RENEWAL_RETRY).await;
+                    self.report_failure(&error, status);
+                    sleep(RENEWAL_RETRY.clone().next_pause()).await;
                 }
             }
         }
     }
 
-    async fn fetch(&self) -> Result<Arc<Svid>, FetchError> {
+    /// When the next renewal is due, and a line that says so.
+    fn plan(&self, svid: &Svid) -> SystemTime {
+        let due = renewal_time(svid, SystemTime::now());
+        tracing::info!(
+            id = %svid.id(),
+            expires = %OffsetDateTime::from(svid.not_after()),
+            jwt_expires = svid.jwts().first_expiry().map(|at| tracing::field::display(OffsetDateTime::from(at))),
+            next_renewal = %OffsetDateTime::from(due),
+            "certificate installed"
+        );
+        due
+    }
+
+    /// The nearer the expiry, the louder.
+    fn report_failure(&self, error: &FetchError, status: &mut impl FnMut(Status)) {
+        let error = chain(error);
+        let now = SystemTime::now();
+        let svid = self.identity.svid();
+        let left = svid.as_ref().and_then(|svid| svid.not_after().duration_since(now).ok());
+        let seconds = left.unwrap_or_default().as_secs();
+        let urgency = svid.map_or(Urgency::Expired, |svid| urgency(&svid, now));
+        let reason = format!("the certificate expires in {seconds} s and cannot be renewed: {error}");
+        match urgency {
+            Urgency::Calm => tracing::warn!(error, "certificate renewal failed; trying again"),
+            Urgency::Near => {
+                tracing::error!(
+                    error,
+                    seconds,
+                    "certificate renewal failed, and it expires soon; trying again"
+                );
+                status(Status::Expiring(reason));
+            }
+            Urgency::Last => {
+                tracing::error!(
+                    error,
+                    seconds,
+                    "certificate renewal failed, and peers may refuse it already; trying again"
+                );
+                status(Status::NotReady(reason));
+            }
+            Urgency::Expired => {
+                tracing::error!(error, "the certificate has expired and cannot be renewed");
+                status(Status::NotReady(format!("certificate expired: {error}")));
+            }
+        }
+    }
+
+    async fn fetch(&self, first: bool) -> Result<Arc<Svid>, FetchError> {
+        let result = self.try_fetch().await;
+        if let Some(metrics) = &self.metrics {
+            match &result {
+                Ok(svid) => metrics.fetched(first, svid.not_after()),
+                Err(error) => metrics.failed(first, error),
+            }
+        }
+        result
+    }
+
+    async fn try_fetch(&self) -> Result<Arc<Svid>, FetchError> {
         let algorithm = self.key;
         // RSA keys take long enough to hold up a worker.
         let generated = tokio::task::spawn_blocking(move || {
-            let key = algorithm.generate()?;
+            let mut key = algorithm.generate()?;
             let csr = key::request(&key)?;
-            Ok::<_, rcgen::Error>((key.serialize_der(), csr))
+            let der = key.serialize_der();
+            key.zeroize();
+            Ok::<_, rcgen::Error>((Zeroizing::new(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der))), csr))
         });
         let (key, csr) = match generated.await {
             Ok(result) => result.map_err(FetchError::Key)?,
@@ -194,49 +260,33 @@ impl Fetcher {
             anchors: self.identity.current_anchors(),
         };
         let issued = self.issuer.issue(request).await?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
-        let svid = Arc::new(Svid::new(&issued.chain, key).map_err(FetchError::Response)?);
+        let svid = Arc::new(Svid::new(&issued, &key, SystemTime::now())?);
+        if let Some(directory) = &self.directory {
+            let mut directory = directory.lock();
+            let path = directory.target();
+            directory
+                .write(&key, &svid, &self.identity.current_anchors())
+                .map_err(|source| FetchError::Directory { path, source })?;
+        }
         self.identity.install_svid(svid.clone());
         Ok(svid)
     }
-}
 
-/// Half of the life, up to a tenth of it earlier, so that a fleet started together does not renew together. Certificates of an
-/// authority that is about to expire are past the half when they arrive: then half of what is left, or clients would ask
-/// without a pause.
-fn renewal_time(svid: &Svid, now: SystemTime) -> SystemTime {
-    match svid.renew_at().duration_since(now) {
-        Ok(left) if left > MIN_PAUSE => svid.renew_at() - (left / 10).mul_f64(random_fraction()),
-        _ => now + (svid.not_after().duration_since(now).unwrap_or_default() / 2).max(MIN_PAUSE),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Valid from 1000 to 3000 s after the epoch.
-    fn svid() -> Svid {
-        let key = KeyAlgorithm::Ed25519.generate().unwrap();
-        let mut params = rcgen::CertificateParams::default();
-        params.not_before = time::OffsetDateTime::from_unix_timestamp(1000).unwrap();
-        params.not_after = time::OffsetDateTime::from_unix_timestamp(3000).unwrap();
-        let id = "spiffe://public/ns/shop/cart".try_into().unwrap();
-        params.subject_alt_names = vec![rcgen::SanType::URI(id)];
-        let chain = params.self_signed(&key).unwrap().pem();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Svid::new(chain.as_bytes(), key).unwrap()
-    }
-
-    #[test]
-    fn renews_at_half_of_the_life_and_never_without_a_pause() {
-        let svid = svid();
-        let at = |seconds: f64| SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
-        let due = renewal_time(&svid, at(1000.0));
-        assert!(at(1900.0) <= due && due <= at(2000.0), "{due:?}");
-        assert_eq!(renewal_time(&svid, at(2200.0)), at(2600.0), "half of what is left");
-        for late in [2999.9, 4000.0] {
-            assert_eq!(renewal_time(&svid, at(late)), at(late) + MIN_PAUSE);
+    fn hear_anchors(&self, heard: Result<Arc<Anchors>, &str>) {
+        let result = match heard {
+            Ok(anchors) => {
+                if let Some(directory) = &self.directory
+                    && let Err(error) = directory.lock().write_anchors(&anchors)
+                {
+                    tracing::error!(%error, "cannot write the trust anchors to the identity directory");
+                }
+                self.identity.install_anchors(anchors);
+                "changed"
+            }
+            Err(_) => "failed",
+        };
+        if let Some(metrics) = &self.metrics {
+            metrics.anchors(result);
         }
     }
 }

@@ -1,20 +1,28 @@
 //! Getting a certificate: from sentry over gRPC, or from whoever else implements [`Issuer`] (sentry itself, tests).
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use outrigger_core::{SpiffeId, TrustDomain, control_plane::Service};
-use outrigger_proto::sentry::{SignCertificateRequest, ca_client::CaClient};
+use outrigger_core::{SpiffeId, TrustDomain, backoff::Backoff, control_plane::Service};
+use outrigger_proto::sentry::{SignCertificateRequest, SignCertificateResponse, ca_client::CaClient};
+use tonic::transport::Channel;
 
 use crate::{
     anchors::Anchors,
     channel,
     error::{Error, FetchError, chain},
+    pem,
     token::TokenSource,
-    verify::Expect,
+    verify::{self, Expect},
 };
 
 /// One try of the signing call; upstream's deadline.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Tries over one connection, as upstream has them.
+const ATTEMPTS: u32 = 5;
+/// Between those. Upstream waits 50 ms each time, which a sentry under load would feel.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+/// Tells sentry which retry a request is; the spelling is upstream's.
+const RETRY_HEADER: &str = "x-retry-attempty";
 
 /// What an issuer is asked to sign.
 #[derive(Debug, Clone)]
@@ -26,10 +34,23 @@ pub struct SigningRequest {
 }
 
 /// What an issuer answers.
-#[derive(Debug, Clone)]
+#[derive(Clone, Default)]
 pub struct Issued {
     /// PEM: leaf first, then the issuer chain.
     pub chain: Vec<u8>,
+    /// A JWT-SVID for the trust domain and all audiences asked for.
+    pub jwt: Option<String>,
+    /// JWT-SVIDs for one audience each.
+    pub per_audience_jwts: HashMap<String, String>,
+}
+
+impl fmt::Debug for Issued {
+    /// Never shows tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued")
+            .field("chain", &String::from_utf8_lossy(&self.chain))
+            .finish_non_exhaustive()
+    }
 }
 
 /// Signs certificate requests for the process's own identity.
@@ -68,7 +89,7 @@ impl SentryClient {
                 .unwrap_or_else(|| options.app_id.clone()),
             namespace: options.namespace.clone(),
             trust_domain: requested_trust_domain(&options.trust_domain, options),
-            token: TokenSource::from_environment(options.kubernetes),
+            token: TokenSource::from_environment(options.kubernetes)?,
             jwt_audiences: options.jwt_audiences.clone(),
         })
     }
@@ -93,25 +114,68 @@ impl SentryClient {
             jwt_audiences: self.jwt_audiences.clone(),
         };
         let mut client = CaClient::new(channel);
-        match tokio::time::timeout(CALL_TIMEOUT, client.sign_certificate(message)).await {
-            Ok(Ok(response)) => {
-                let response = response.into_inner();
-                if response.valid_until.is_none() {
-                    return Err(FetchError::Response("valid_until is missing".to_owned()));
+        let mut pause = PAUSE;
+        for attempt in 0..ATTEMPTS - 1 {
+            match call(&mut client, &message, attempt).await {
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(attempt, %error, "sentry cannot sign now; asking again");
+                    tokio::time::sleep(pause.next_pause()).await;
                 }
-                Ok(Issued {
-                    chain: response.workload_certificate.to_vec(),
-                })
+                result => return result.and_then(|response| self.read(response)),
             }
-            Ok(Err(status)) => Err(FetchError::Sign {
-                code: status.code(),
-                message: status.message().to_owned(),
-            }),
-            Err(_) => Err(FetchError::Sign {
-                code: tonic::Code::DeadlineExceeded,
-                message: format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
-            }),
         }
+        self.read(call(&mut client, &message, ATTEMPTS - 1).await?)
+    }
+
+    fn read(&self, response: SignCertificateResponse) -> Result<Issued, FetchError> {
+        let legal = |time: &prost_types::Timestamp| time.seconds > 0 && (0..1_000_000_000).contains(&time.nanos);
+        if !response.valid_until.as_ref().is_some_and(legal) {
+            return Err(FetchError::Timestamp);
+        }
+        self.compare(&response.workload_certificate);
+        Ok(Issued {
+            chain: response.workload_certificate.to_vec(),
+            jwt: response.jwt.filter(|jwt| !jwt.is_empty()),
+            per_audience_jwts: response.per_audience_jwts,
+        })
+    }
+
+    /// Sentry decides who we are. When that is somebody else than we asked for, our peers will refuse us: say so.
+    fn compare(&self, chain: &[u8]) {
+        let Ok(chain) = pem::certificates(chain) else { return };
+        let Some(id) = chain.first().and_then(|leaf| verify::spiffe_id_of(leaf).ok()) else {
+            return;
+        };
+        let is_ours =
+            |found: outrigger_core::spiffe::Workload<'_>| found.namespace == self.namespace && found.app_id == self.id;
+        if !id.workload().is_some_and(is_ours) {
+            tracing::warn!(%id, asked = format!("{}/{}", self.namespace, self.id), "sentry issued another identity than asked for");
+        }
+    }
+}
+
+/// One attempt, counted from 0.
+async fn call(
+    client: &mut CaClient<Channel>,
+    message: &SignCertificateRequest,
+    attempt: u32,
+) -> Result<SignCertificateResponse, FetchError> {
+    let mut request = tonic::Request::new(message.clone());
+    // Sentry hears when we give up and does not work for nobody.
+    request.set_timeout(CALL_TIMEOUT);
+    if attempt > 0 {
+        request.metadata_mut().insert(RETRY_HEADER, attempt.into());
+    }
+    match tokio::time::timeout(CALL_TIMEOUT, client.sign_certificate(request)).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(FetchError::Sign {
+            code: status.code(),
+            message: status.message().to_owned(),
+        }),
+        Err(_) => Err(FetchError::Sign {
+            code: tonic::Code::DeadlineExceeded,
+            message: format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
+        }),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use outrigger_proto::sentry::sign_certificate_request::TokenValidator;
 
-use crate::error::FetchError;
+use crate::error::{Error, FetchError};
 
 /// Where the injector and the chart mount the projected token.
 const SENTRY_TOKEN: &str = "/var/run/secrets/dapr.io/sentrytoken/token";
@@ -39,13 +39,19 @@ pub(crate) struct TokenSource {
 }
 
 impl TokenSource {
-    pub(crate) fn from_environment(kubernetes: bool) -> Self {
-        Self {
+    /// # Errors
+    /// When the variable that names a token file is empty: nothing heals that while the process runs.
+    pub(crate) fn from_environment(kubernetes: bool) -> Result<Self, Error> {
+        let explicit = std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from);
+        if explicit.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            return Err(Error::TokenFile(TOKEN_FILE_VARIABLE));
+        }
+        Ok(Self {
             kubernetes,
-            explicit: std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from),
+            explicit,
             projected: SENTRY_TOKEN.into(),
             fallback: SERVICE_ACCOUNT_TOKEN.into(),
-        }
+        })
     }
 
     pub(crate) fn read(&self) -> Result<Token, FetchError> {
@@ -85,9 +91,6 @@ impl TokenSource {
 }
 
 fn require(path: &Path) -> Result<String, FetchError> {
-    if path.as_os_str().is_empty() {
-        return Err(failed(path, &format!("{TOKEN_FILE_VARIABLE} is set but empty")));
-    }
     match std::fs::read_to_string(path) {
         Ok(token) if token.is_empty() => Err(failed(path, "is empty")),
         Ok(token) => Ok(token),
@@ -135,5 +138,15 @@ mod tests {
         assert_eq!(read(false, None).unwrap(), (String::new(), TokenValidator::Unknown));
         assert_eq!(read(false, Some("projected")).unwrap().1, TokenValidator::Jwks);
         assert!(read(true, Some("absent")).unwrap_err().to_string().contains("absent"));
+
+        // Empty files: an explicit one is a mistake, a mounted one is not made up for by the other.
+        std::fs::write(dir.path().join("projected"), "").unwrap();
+        assert!(
+            read(true, Some("projected"))
+                .unwrap_err()
+                .to_string()
+                .contains("is empty")
+        );
+        assert_eq!(read(true, None).unwrap(), (String::new(), TokenValidator::Unknown));
     }
 }

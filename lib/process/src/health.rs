@@ -12,7 +12,15 @@ use crate::http;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Condition {
     Ready,
+    /// Ready, with something that people should look at.
+    Warning(String),
     NotReady(String),
+}
+
+impl Condition {
+    fn is_ready(&self) -> bool {
+        !matches!(self, Self::NotReady(_))
+    }
 }
 
 /// The process's health; clones share it.
@@ -41,7 +49,7 @@ impl Health {
 
     pub fn is_ready(&self) -> bool {
         let targets = self.targets.read();
-        !targets.is_empty() && targets.values().all(|condition| *condition == Condition::Ready)
+        !targets.is_empty() && targets.values().all(Condition::is_ready)
     }
 
     /// Names and reasons of what is not ready yet, for people who ask why.
@@ -50,14 +58,26 @@ impl Health {
         targets
             .iter()
             .filter_map(|(name, condition)| match condition {
-                Condition::Ready => None,
+                Condition::Ready | Condition::Warning(_) => None,
                 Condition::NotReady(reason) => Some((*name, reason.clone())),
             })
             .collect()
     }
 
+    /// What people should look at although it is ready.
+    pub fn warnings(&self) -> Vec<(&'static str, String)> {
+        let targets = self.targets.read();
+        targets
+            .iter()
+            .filter_map(|(name, condition)| match condition {
+                Condition::Warning(warning) => Some((*name, warning.clone())),
+                Condition::Ready | Condition::NotReady(_) => None,
+            })
+            .collect()
+    }
+
     /// `/healthz` as upstream serves it: 200 or 503 with an empty body. `/livez` says only that the process runs.
-    /// `/healthz/detail` lists what is missing, a line each.
+    /// `/healthz/detail` lists what is missing and what to look at, a line each.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/healthz", any(healthz))
@@ -84,6 +104,11 @@ impl Target {
         self.set(Condition::Ready);
     }
 
+    /// Ready, but `warning` is shown to people.
+    pub fn ready_with_warning(&self, warning: impl Into<String>) {
+        self.set(Condition::Warning(warning.into()));
+    }
+
     /// Withdraws readiness; `reason` is shown to people.
     pub fn not_ready(&self, reason: impl Into<String>) {
         self.set(Condition::NotReady(reason.into()));
@@ -93,7 +118,9 @@ impl Target {
         let previous = self.health.targets.write().insert(self.name, condition.clone());
         if previous.as_ref() != Some(&condition) {
             match condition {
-                Condition::Ready => tracing::debug!(target = self.name, "health target is ready"),
+                Condition::Ready | Condition::Warning(_) => {
+                    tracing::debug!(target = self.name, "health target is ready");
+                }
                 Condition::NotReady(reason) => {
                     tracing::debug!(target = self.name, reason, "health target is not ready");
                 }
@@ -111,11 +138,15 @@ async fn healthz(State(health): State<Health>) -> StatusCode {
 }
 
 async fn detail(State(health): State<Health>) -> (StatusCode, String) {
-    let lines: String = health
+    let missing = health
         .missing()
-        .iter()
-        .map(|(name, reason)| format!("{name}: {reason}\n"))
-        .collect();
+        .into_iter()
+        .map(|(name, reason)| format!("{name}: {reason}\n"));
+    let warnings = health
+        .warnings()
+        .into_iter()
+        .map(|(name, warning)| format!("{name}: warning: {warning}\n"));
+    let lines: String = missing.chain(warnings).collect();
     (healthz(State(health)).await, lines)
 }
 
@@ -133,6 +164,9 @@ mod tests {
         assert_eq!(health.missing(), [("b", "starting".to_owned())]);
         b.ready();
         assert!(health.is_ready());
+        b.ready_with_warning("certificate expires soon");
+        assert!(health.is_ready());
+        assert_eq!(health.warnings(), [("b", "certificate expires soon".to_owned())]);
         b.not_ready("certificate expired");
         assert_eq!(health.missing(), [("b", "certificate expired".to_owned())]);
     }

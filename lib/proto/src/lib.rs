@@ -1,4 +1,4 @@
-//! Generated gRPC and protobuf modules, and how they are encoded. Field numbers and names are upstream's.
+//! Generated gRPC and protobuf modules, and how they are encoded. Field numbers and names in `dapr` are upstream's; `outrigger` is ours.
 #![allow(
     clippy::all,
     clippy::pedantic,
@@ -36,6 +36,15 @@ pub mod dapr {
             pub mod v1 {
                 tonic::include_proto!("dapr.proto.sentry.v1");
             }
+        }
+    }
+}
+
+/// What our programs say to each other beyond upstream's APIs.
+pub mod outrigger {
+    pub mod operator {
+        pub mod v1 {
+            tonic::include_proto!("outrigger.operator.v1");
         }
     }
 }

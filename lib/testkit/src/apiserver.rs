@@ -4,6 +4,7 @@
 //! process, however that ends, and its folder with it. No controller manager runs: namespaces are never emptied, owners
 //! never garbage collected, and Pods are stored without being run.
 
+pub mod audit;
 mod faults;
 mod objects;
 mod processes;
@@ -232,6 +233,7 @@ impl Files {
         certs::write_private(&folder.join("service-accounts.key"), &certs::service_account_key()?)
             .map_err(Error::Folder)?;
         fs::write(folder.join("ca.crt"), authority.pem()).map_err(Error::Folder)?;
+        audit::write_policy(folder)?;
         Ok(Self {
             authority: authority.pem(),
             admin,

@@ -18,6 +18,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, Client, Resource, runtime::watcher};
 use outrigger_core::annotations;
+use outrigger_crds::status::EventReason;
 use outrigger_process::kubernetes::{
     client::Clients,
     watch::{Change, ObjectKey, changes, changes_where},
@@ -243,7 +244,7 @@ impl Watchdog {
                 }
                 self.count("evicted", "no_sidecar");
                 let note = "evicted, because it has no sidecar although dapr.io/enabled is true";
-                self.publish(&reference, false, "SidecarMissing", note.to_owned()).await;
+                self.publish(&reference, false, note.to_owned()).await;
                 return;
             }
             Outcome::Gone => {
@@ -304,8 +305,7 @@ impl Watchdog {
             };
             self.count("replaced", reason);
             tracing::warn!(namespace = owner.namespace, owner = owner.reference.name, "{note}");
-            self.publish(&owner.object_reference(), true, "SidecarMissing", note.to_owned())
-                .await;
+            self.publish(&owner.object_reference(), true, note.to_owned()).await;
         }
     }
 
@@ -352,13 +352,13 @@ impl Watchdog {
         let reference = candidate.reference.clone();
         tracing::warn!(pod = %key, reason, "{note}");
         self.count("left", reason);
-        self.publish(&reference, true, "SidecarMissing", note).await;
+        self.publish(&reference, true, note).await;
     }
 
-    async fn publish(&self, regarding: &ObjectReference, warning: bool, reason: &'static str, note: String) {
+    async fn publish(&self, regarding: &ObjectReference, warning: bool, note: String) {
         let notice = Notice {
             warning,
-            reason,
+            reason: EventReason::SidecarMissing.as_str(),
             action: "RestoreSidecar",
             note,
         };

@@ -15,7 +15,10 @@ use outrigger_operator::{
 };
 use outrigger_process::{
     health::Health,
-    kubernetes::client::{self, Clients},
+    kubernetes::{
+        client::{self, Clients},
+        watch::ObjectKey,
+    },
     tasks::Tasks,
 };
 use outrigger_proto::operator::operator_client::OperatorClient;
@@ -34,6 +37,8 @@ pub(crate) struct Operator {
     pub(crate) client: Client,
     pub(crate) namespace: String,
     pub(crate) server: Server,
+    core: Arc<Core>,
+    clients: Clients,
     registry: Registry,
     writing: JoinHandle<()>,
     stop: DropGuard,
@@ -56,9 +61,10 @@ impl Operator {
         let stop = CancellationToken::new();
         let health = Health::default();
         let core = Core::new(
-            clients,
+            clients.clone(),
             Scope::new(&namespace),
             Metrics::new(&registry).unwrap(),
+            ObjectKey::new(&*namespace, "daprsystem"),
             "test".into(),
         );
         let core = Arc::new(core);
@@ -74,6 +80,8 @@ impl Operator {
             client: api_server.client(),
             server: Server::start(core.api(stop.clone())),
             namespace,
+            core,
+            clients,
             registry,
             writing,
             stop: stop.drop_guard(),
@@ -81,11 +89,7 @@ impl Operator {
     }
 
     pub(crate) async fn plain(prefix: &str) -> Self {
-        Self::start(prefix, |_| Features {
-            services: None,
-            watchdog: None,
-        })
-        .await
+        Self::start(prefix, |_| Features::default()).await
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -176,6 +180,29 @@ impl Operator {
             .filter(about)
             .filter_map(|event| event.note)
             .collect()
+    }
+
+    /// Lists everything once more, as after a watch that broke for long: every object is reported as if it were new.
+    pub(crate) async fn relist(&self) {
+        let (stop, health) = (CancellationToken::new(), Health::default());
+        let mut tasks = Tasks::new(stop.clone());
+        self.core.spawn_watches(&mut tasks, health.target("caches"));
+        let running = tokio::spawn(tasks.run(support::DEADLINE));
+        eventually("a relist", || async { health.is_ready().then_some(()) }).await;
+        stop.cancel();
+        soon("the end of the watches", running).await.unwrap().unwrap();
+    }
+
+    /// Ends it and starts another one, which knows nothing.
+    pub(crate) async fn restart(self) -> Self {
+        let (namespace, clients) = (self.namespace.clone(), self.clients.clone());
+        self.stop().await;
+        Self::start_in(namespace, clients, |_| Features {
+            trust: None,
+            services: None,
+            watchdog: None,
+        })
+        .await
     }
 
     pub(crate) async fn stop(self) {

@@ -11,7 +11,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use outrigger_crds::Component;
+use outrigger_crds::{Component, status::ConditionType};
 use outrigger_operator::core::{Features, Services};
 use outrigger_process::kubernetes::client::Clients;
 use outrigger_proto::operator::ListComponentsRequest;
@@ -42,7 +42,7 @@ async fn upstreams_grants_are_enough() {
     api_server.apply_crds(&crds).await.unwrap();
     let namespace = api_server.namespace("grants").await.unwrap();
     let params = PatchParams::apply("test").force();
-    let role = json!({
+    let mut role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "operator"}, "rules": rules(),
     });
     let roles: Api<Role> = Api::namespaced(api_server.client(), &namespace);
@@ -65,7 +65,7 @@ async fn upstreams_grants_are_enough() {
     // It becomes ready although it may not list two of the kinds.
     let operator = Operator::start_in(namespace.clone(), clients, |_| Features {
         services: Some(Services { mtls: true }),
-        watchdog: None,
+        ..Features::default()
     })
     .await;
 
@@ -88,6 +88,11 @@ async fn upstreams_grants_are_enough() {
         (refused() > 0.0).then_some(())
     })
     .await;
+    let off = || {
+        let labels = [("kind", "Component"), ("reason", "forbidden")];
+        operator.metric("dapr_operator_status_refused", &labels)
+    };
+    eventually("that the metric says so", || async { (off() == 1.0).then_some(()) }).await;
 
     // Without the right to apply, Services are created and updated.
     let deployment = |port: &str| {
@@ -112,5 +117,14 @@ async fn upstreams_grants_are_enough() {
         })
         .await;
     }
+
+    // Nobody has to touch the component, nor the operator, once the right is granted.
+    let right = json!({"apiGroups": ["dapr.io"], "resources": ["components/status"], "verbs": ["patch"]});
+    role["rules"].as_array_mut().unwrap().push(right);
+    roles.patch("operator", &params, &Patch::Apply(&role)).await.unwrap();
+    operator
+        .condition::<Component>("db", ConditionType::Accepted, "Accepted")
+        .await;
+    eventually("that the metric says so", || async { (off() == 0.0).then_some(()) }).await;
     operator.stop().await;
 }

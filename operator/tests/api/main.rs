@@ -8,8 +8,12 @@ mod secrets;
 mod services;
 mod setup;
 mod stalled;
+mod status_counts;
+mod status_model;
+mod status_oracle;
 mod statuses;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod trust;
 mod watchdog;

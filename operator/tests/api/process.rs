@@ -9,7 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::{
+    api::coordination::v1::Lease, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
     Api,
     api::{DynamicObject, Patch, PatchParams, PostParams},
@@ -68,7 +70,10 @@ struct Certified(Arc<Root>, SpiffeId);
 impl Issuer for Certified {
     fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
         let chain = self.0.certify(&request.csr, &self.1).into_bytes();
-        Box::pin(std::future::ready(Ok(Issued { chain })))
+        Box::pin(std::future::ready(Ok(Issued {
+            chain,
+            ..Issued::default()
+        })))
     }
 }
 
@@ -140,6 +145,7 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming(listener));
 
     let (port, healthz, metrics) = (free_port().await, free_port().await, free_port().await);
+    let conversions = free_port().await.to_string();
     let mut operator = Command::new(env!("CARGO_BIN_EXE_operator"))
         .env_clear()
         .env("NAMESPACE", &namespace)
@@ -148,6 +154,12 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
         .arg(api_server.kubeconfig())
         .args(["--watch-interval", "0", "--listen-address", "127.0.0.1"])
         .args(["--port", &port.to_string(), "--healthz-port", &healthz.to_string()])
+        .args([
+            "--webhook-server-port",
+            &conversions,
+            "--webhook-server-listen-address",
+            "127.0.0.1",
+        ])
         .args([
             "--metrics-port",
             &metrics.to_string(),
@@ -195,6 +207,18 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
             .unwrap()
             .contains("process_resident_memory_bytes")
     );
+
+    // It serves conversions, and has the API server trust it for them.
+    assert!(TcpStream::connect(format!("127.0.0.1:{conversions}")).await.is_ok());
+    let definitions: Api<CustomResourceDefinition> = Api::all(api_server.client());
+    let bundle = async || {
+        let definition = definitions.get("subscriptions.dapr.io").await.unwrap();
+        definition.spec.conversion?.webhook?.client_config?.ca_bundle
+    };
+    eventually("the CA bundle", async || {
+        bundle().await.filter(|bundle| bundle.0 == root.0.pem().as_bytes())
+    })
+    .await;
 
     // A sidecar calls it with mTLS, and knows it by its id.
     let component = json!({

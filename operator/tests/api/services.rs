@@ -11,7 +11,7 @@ use crate::{fixture::Operator, support::eventually};
 async fn apps_get_services_and_foreign_ones_are_left_alone() {
     let operator = Operator::start("services", |_| Features {
         services: Some(Services { mtls: true }),
-        watchdog: None,
+        ..Features::default()
     })
     .await;
     let deployment = |app: &str, annotations: Value| {

@@ -1,6 +1,6 @@
 //! What sidecars are told.
 
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use outrigger_crds::{Component, status::ConditionType};
 use outrigger_proto::operator::{ComponentUpdateRequest, ListComponentsRequest, ResourceEventType};
 use serde_json::{Value, json};
@@ -45,6 +45,15 @@ async fn what_is_applied_reaches_the_sidecar_and_statuses_do_not() {
     operator
         .condition::<Component>("db", ConditionType::Ready, "NoSidecars")
         .await;
+    let foreign = json!({"status": {"conditions": []}});
+    operator
+        .api::<Component>()
+        .patch_status("db", &PatchParams::default(), &Patch::Merge(&foreign))
+        .await
+        .unwrap();
+    operator
+        .condition::<Component>("db", ConditionType::Ready, "NoSidecars")
+        .await;
 
     operator
         .api::<Component>()
@@ -54,7 +63,7 @@ async fn what_is_applied_reaches_the_sidecar_and_statuses_do_not() {
     assert_eq!(
         next().await,
         (ResourceEventType::Deleted, json!("two")),
-        "nor was the second one"
+        "nor were the second one, somebody else's, and ours again"
     );
     assert_eq!(
         operator.metric("dapr_operator_stream_events_total", &[("outcome", "sent")]),

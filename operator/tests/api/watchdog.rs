@@ -22,13 +22,13 @@ use crate::{fixture::Operator, support::eventually};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has_a_sidecar() {
     let operator = Operator::start("watchdog", |namespace| Features {
-        services: None,
         watchdog: Some(watchdog::Settings {
             mode: watchdog::Mode::Every(Duration::from_secs(1)),
             per_minute: 0,
             can_label: true,
             control_plane_namespace: namespace.to_owned(),
         }),
+        ..Features::default()
     })
     .await;
     let template = json!({

@@ -1,8 +1,8 @@
-//! The operator while things happen to its API server. Each test has a server of its own.
+//! What would disturb others: the conversion of Subscriptions, whose definition other tests expect as the chart has it, and what
+//! happens to an API server.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-mod absent;
-mod fixture;
-mod model;
-#[path = "../support/mod.rs"]
+mod conversion;
+mod faults;
+mod registration;
 mod support;

@@ -6,7 +6,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::Material;
+use super::{
+    Material,
+    paths::{arrange, expiry},
+};
 
 /// Why stored material cannot be used. Every text says which part is wrong and how.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +20,8 @@ pub enum MaterialError {
     IssuerChain(String),
     #[error("issuer key: {0}")]
     IssuerKey(String),
+    #[error("cross certificates: {0}")]
+    Cross(String),
 }
 
 /// A verified authority, ready to sign. Immutable: a change makes a new one.
@@ -24,6 +29,8 @@ pub struct Authority {
     anchors_pem: String,
     chain_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    /// The chain as it is stored, without a root.
+    chain: Vec<CertificateDer<'static>>,
     not_after: OffsetDateTime,
 }
 
@@ -36,21 +43,24 @@ impl Authority {
         let anchors = list(&material.anchors).map_err(MaterialError::Anchors)?;
         check_anchors(&parse(&anchors).map_err(MaterialError::Anchors)?).map_err(MaterialError::Anchors)?;
 
-        let mut chain = list(&material.issuer_chain).map_err(MaterialError::IssuerChain)?;
-        // A root at the end of the file is tolerated and not handed out.
-        if chain.len() > 1
-            && parse(&chain)
-                .map_err(MaterialError::IssuerChain)?
-                .last()
-                .is_some_and(is_self_signed)
-        {
-            chain.pop();
-        }
-        let not_after = {
-            let anchors = parse(&anchors).map_err(MaterialError::Anchors)?;
-            let chain = parse(&chain).map_err(MaterialError::IssuerChain)?;
-            check_chain(&chain, &anchors, now).map_err(MaterialError::IssuerChain)?;
-            chain[0].validity().not_after.to_datetime()
+        let chain = chain(&material.issuer_chain).map_err(MaterialError::IssuerChain)?;
+        let cross = optional_list(&material.cross).map_err(MaterialError::Cross)?;
+        let (not_after, sent) = {
+            let parsed_anchors = parse(&anchors).map_err(MaterialError::Anchors)?;
+            let parsed = parse(&chain).map_err(MaterialError::IssuerChain)?;
+            check_chain(&parsed, &parsed_anchors, now).map_err(MaterialError::IssuerChain)?;
+            // The issuer and what is below roots that have expired meanwhile leads nowhere.
+            let unexpired = parsed.iter().zip(&chain).filter(|(parsed, _)| expiry(parsed) >= now);
+            let mut sent: Vec<_> = unexpired.map(|(_, certificate)| certificate.clone()).collect();
+            if !cross.is_empty() {
+                let others = [&chain[1..], &cross].concat();
+                let arranged = arrange(&chain[0], &others, &anchors, now).map_err(MaterialError::Cross)?;
+                let further = [arranged.chain, arranged.cross].concat();
+                let further = further.into_iter().filter(|certificate| !sent.contains(certificate));
+                let further: Vec<_> = further.collect();
+                sent.extend(further);
+            }
+            (expiry(&parsed[0]), sent)
         };
 
         let key = PrivateKeyDer::from_pem_slice(material.issuer_key.as_bytes())
@@ -63,8 +73,9 @@ impl Authority {
             Issuer::from_ca_cert_der(&chain[0], key).map_err(|error| MaterialError::IssuerChain(error.to_string()))?;
         Ok(Self {
             anchors_pem: encode(&anchors),
-            chain_pem: encode(&chain),
+            chain_pem: encode(&sent),
             issuer,
+            chain,
             not_after,
         })
     }
@@ -74,7 +85,7 @@ impl Authority {
         &self.anchors_pem
     }
 
-    /// PEM of the issuer chain, without a root.
+    /// PEM of what follows the leaf in every certificate: the issuer chain without a root, and what leads to other anchors.
     pub fn chain_pem(&self) -> &str {
         &self.chain_pem
     }
@@ -87,13 +98,31 @@ impl Authority {
     pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
+
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
 }
 
-fn list(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+/// An issuer chain. A root at the end of the file is tolerated and not handed out.
+pub(super) fn chain(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut chain = list(text)?;
+    if chain.len() > 1 && parse(&chain)?.last().is_some_and(is_self_signed) {
+        chain.pop();
+    }
+    Ok(chain)
+}
+
+/// A list that may be empty.
+pub(super) fn optional_list(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    if text.is_empty() { Ok(Vec::new()) } else { list(text) }
+}
+
+pub(super) fn list(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     pem::certificates(text.as_bytes()).map_err(|error| error.to_string())
 }
 
-fn parse<'a>(chain: &'a [CertificateDer<'static>]) -> Result<Vec<X509Certificate<'a>>, String> {
+pub(super) fn parse<'a>(chain: &'a [CertificateDer<'static>]) -> Result<Vec<X509Certificate<'a>>, String> {
     chain
         .iter()
         .map(|der| {
@@ -117,7 +146,8 @@ fn check_anchors(anchors: &[X509Certificate<'_>]) -> Result<(), String> {
     Ok(())
 }
 
-/// Each certificate is signed by the next, the last by an anchor, and all are valid now.
+/// Each certificate is signed by the next, and one of them by an anchor; up to there all are valid now. What follows may have
+/// expired: it led to an older root.
 fn check_chain(
     chain: &[X509Certificate<'_>],
     anchors: &[X509Certificate<'_>],
@@ -143,14 +173,18 @@ fn check_chain(
         }
     }
     let last = chain.last().unwrap_or(first);
-    let anchor = anchors
-        .iter()
-        .find(|anchor| is_signed_by(last, anchor))
-        .ok_or_else(|| format!("{} is signed by none of the trust anchors", last.subject()))?;
-    for certificate in chain.iter().chain([anchor]) {
-        check_validity(certificate, now)?;
+    let mut refusal = format!("{} is signed by none of the trust anchors", last.subject());
+    // From the longest way to the shortest, so that the reason given in the end is that of the shortest.
+    for (number, certificate) in chain.iter().enumerate().rev() {
+        for anchor in anchors.iter().filter(|anchor| is_signed_by(certificate, anchor)) {
+            let mut way = chain[..=number].iter().chain([anchor]);
+            match way.try_for_each(|certificate| check_validity(certificate, now)) {
+                Ok(()) => return Ok(()),
+                Err(reason) => refusal = reason,
+            }
+        }
     }
-    Ok(())
+    Err(refusal)
 }
 
 fn check_validity(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> Result<(), String> {
@@ -168,11 +202,11 @@ fn check_validity(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> Res
     Ok(())
 }
 
-fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
+pub(super) fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
     is_signed_by(certificate, certificate)
 }
 
-fn is_signed_by(child: &X509Certificate<'_>, parent: &X509Certificate<'_>) -> bool {
+pub(super) fn is_signed_by(child: &X509Certificate<'_>, parent: &X509Certificate<'_>) -> bool {
     child.issuer().as_raw() == parent.subject().as_raw() && child.verify_signature(Some(parent.public_key())).is_ok()
 }
 
@@ -188,7 +222,7 @@ fn check_key(key: &KeyPair, certificate: &CertificateDer<'_>) -> Result<(), Mate
     )))
 }
 
-fn encode(chain: &[CertificateDer<'_>]) -> String {
+pub(super) fn encode(chain: &[CertificateDer<'_>]) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let mut text = String::new();
     for der in chain {
@@ -207,12 +241,10 @@ fn encode(chain: &[CertificateDer<'_>]) -> String {
 mod tests {
     use super::*;
     use crate::ca::generate;
-    use outrigger_core::{TrustDomain, control_plane::Service};
+    use crate::ca::succession::tests::profile;
 
     fn material(domain: &str) -> Material {
-        let domain = TrustDomain::new(domain).unwrap();
-        let id = Service::Sentry.spiffe_id(&domain, "dapr-system").unwrap();
-        generate(&id, &domain, time::Duration::minutes(15), OffsetDateTime::now_utc()).unwrap()
+        generate(&profile(domain), OffsetDateTime::now_utc()).unwrap()
     }
 
     fn refusal(material: &Material, now: OffsetDateTime) -> String {

@@ -119,8 +119,7 @@ fn octet_string(content: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ca::generate;
-    use outrigger_core::{TrustDomain, control_plane::Service};
+    use crate::ca::{generate, succession::tests::profile};
     use rcgen::KeyPair;
     use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -131,9 +130,7 @@ mod tests {
     }
 
     fn authority(now: OffsetDateTime) -> Authority {
-        let domain = TrustDomain::new("cluster.local").unwrap();
-        let sentry = Service::Sentry.spiffe_id(&domain, "dapr-system").unwrap();
-        Authority::load(&generate(&sentry, &domain, Duration::minutes(15), now).unwrap(), now).unwrap()
+        Authority::load(&generate(&profile("cluster.local"), now).unwrap(), now).unwrap()
     }
 
     fn sign(leaf: &Leaf) -> (Signed, Vec<u8>) {

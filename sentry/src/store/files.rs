@@ -3,13 +3,17 @@
 use std::{
     io::{self, Write},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use super::{Found, StoreError, assemble};
-use crate::{args::Names, ca::Material};
+use super::{Found, Parts, StoreError, assemble};
+use crate::{
+    args::Names,
+    ca::{Material, NextIssuer},
+};
 
-/// Three files, which only their owner may read.
+/// Files that only their owner may read. Each is replaced whole, but not all at once: what a crash leaves between two of them
+/// is completed or ignored by [`FileStore::load`].
 pub(crate) struct FileStore {
     names: Names,
 }
@@ -17,6 +21,13 @@ pub(crate) struct FileStore {
 impl FileStore {
     pub(crate) fn new(names: Names) -> Self {
         Self { names }
+    }
+
+    fn next(&self) -> (PathBuf, PathBuf) {
+        (
+            Names::next(&self.names.issuer_chain),
+            Names::next(&self.names.issuer_key),
+        )
     }
 
     /// # Errors
@@ -30,12 +41,23 @@ impl FileStore {
         let folder = anchors.parent().unwrap_or(Path::new(".")).display().to_string();
         let shown = |path: &Path| path.display().to_string();
         let (a, b, c) = (shown(anchors), shown(issuer_chain), shown(issuer_key));
-        assemble(
-            &folder,
-            (&a, read(anchors)?),
-            (&b, read(issuer_chain)?),
-            (&c, read(issuer_key)?),
-        )
+        let (chain, mut key) = (read(issuer_chain)?, read(issuer_key)?);
+        let (next_chain, next_key) = self.next();
+        let mut next = match (read(&next_chain)?, read(&next_key)?) {
+            (Some(chain), Some(key)) => Some(NextIssuer { chain, key }),
+            // Cut short while it was announced or when it had taken over.
+            _ => None,
+        };
+        // Cut short while it took over.
+        if let Some(half) = next.take_if(|next| Some(&next.chain) == chain.as_ref()) {
+            key = Some(half.key);
+        }
+        let parts = Parts {
+            anchors: (&a, read(anchors)?),
+            issuer_chain: (&b, chain),
+            issuer_key: (&c, key),
+        };
+        assemble(&folder, parts, next, read(&self.names.cross())?)
     }
 
     /// Writes all files, each whole or not at all.
@@ -43,9 +65,41 @@ impl FileStore {
     /// # Errors
     /// Names the file.
     pub(crate) fn save(&self, material: &Material) -> Result<(), StoreError> {
-        write(&self.names.anchors, &material.anchors)?;
-        write(&self.names.issuer_chain, &material.issuer_chain)?;
-        write(&self.names.issuer_key, &material.issuer_key)
+        for (path, text) in self.changes(material) {
+            match text {
+                Some(text) => write(&path, text)?,
+                None => remove(&path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What to write in which order, without a text what to remove. An announced issuer is complete before anything refers to
+    /// it, and goes when nothing does any more.
+    fn changes<'a>(&self, material: &'a Material) -> Vec<(PathBuf, Option<&'a str>)> {
+        let (next_chain, next_key) = self.next();
+        let next = material.next.as_ref();
+        let (written, removed): (Vec<_>, _) = [
+            (next_key, next.map(|next| next.key.as_str())),
+            (next_chain, next.map(|next| next.chain.as_str())),
+            (
+                self.names.cross(),
+                Some(material.cross.as_str()).filter(|cross| !cross.is_empty()),
+            ),
+            (self.names.anchors.clone(), Some(material.anchors.as_str())),
+            (self.names.issuer_chain.clone(), Some(material.issuer_chain.as_str())),
+            (self.names.issuer_key.clone(), Some(material.issuer_key.as_str())),
+        ]
+        .into_iter()
+        .partition(|(_, text)| text.is_some());
+        [written, removed].concat()
+    }
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -76,6 +130,65 @@ fn write(path: &Path, text: &str) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::{self, Authority, Profile, Standing};
+    use outrigger_core::{TrustDomain, control_plane::Service};
+    use time::{Duration, OffsetDateTime};
+
+    fn names(folder: &Path) -> Names {
+        Names {
+            anchors: folder.join("ca.crt"),
+            issuer_chain: folder.join("issuer.crt"),
+            issuer_key: folder.join("issuer.key"),
+        }
+    }
+
+    #[test]
+    fn a_write_that_is_cut_short_anywhere_leaves_an_authority_that_signs() {
+        let trust_domain = TrustDomain::new("cluster.local").unwrap();
+        let profile = Profile {
+            id: Service::Sentry.spiffe_id(&trust_domain, "dapr-system").unwrap(),
+            trust_domain,
+            ttl: Duration::days(10),
+            skew: Duration::minutes(15),
+        };
+        let start = OffsetDateTime::now_utc();
+        let (later, end) = (start + Duration::days(9), start + Duration::days(11));
+        let first = ca::generate(&profile, start).unwrap();
+        let announced = ca::announce(&first, &profile, later).unwrap();
+        let switched = ca::switch(&announced, later).unwrap();
+        let retired = ca::retire(&switched, profile.skew, end).unwrap();
+        for (before, after, now) in [
+            (&first, &announced, later),
+            (&announced, &switched, later),
+            (&switched, &retired, end),
+        ] {
+            let mut written = 0;
+            loop {
+                let folder = tempfile::tempdir().unwrap();
+                let store = FileStore::new(names(folder.path()));
+                store.save(before).unwrap();
+                let changes = store.changes(after);
+                let complete = written == changes.len();
+                for (path, text) in changes.into_iter().take(written) {
+                    match text {
+                        Some(text) => write(&path, text).unwrap(),
+                        None => remove(&path).unwrap(),
+                    }
+                }
+                let Found::Material(found) = store.load().unwrap() else {
+                    unreachable!("there was an authority")
+                };
+                Authority::load(&found, now).unwrap();
+                Standing::of(&found, now).unwrap();
+                if complete {
+                    assert_eq!(found, *after);
+                    break;
+                }
+                written += 1;
+            }
+            assert_eq!(written, 6);
+        }
+    }
 
     #[test]
     fn files_round_trip_and_are_private() {
@@ -88,18 +201,37 @@ mod tests {
         };
         let store = FileStore::new(names);
         assert_eq!(store.load().unwrap(), Found::Nothing);
-        let material = Material {
+        let mut material = Material {
             anchors: "a".into(),
             issuer_chain: "b".into(),
             issuer_key: "c".into(),
+            cross: "d".into(),
+            next: Some(NextIssuer {
+                chain: "e".into(),
+                key: "f".into(),
+            }),
         };
         store.save(&material).unwrap();
-        assert_eq!(store.load().unwrap(), Found::Material(material));
-        for name in ["ca.crt", "issuer.crt", "issuer.key"] {
+        assert_eq!(store.load().unwrap(), Found::Material(material.clone()));
+        let all = [
+            "ca.crt",
+            "issuer.crt",
+            "issuer.key",
+            "issuer.cross.crt",
+            "issuer.next.crt",
+            "issuer.next.key",
+        ];
+        for name in all {
             assert_eq!(
                 std::fs::metadata(path(name)).unwrap().permissions().mode() & 0o777,
                 0o600
             );
+        }
+        (material.cross, material.next) = (String::new(), None);
+        store.save(&material).unwrap();
+        assert_eq!(store.load().unwrap(), Found::Material(material));
+        for name in &all[3..] {
+            assert!(!path(name).exists(), "{name}");
         }
         std::fs::remove_file(path("issuer.key")).unwrap();
         assert!(matches!(store.load(), Err(StoreError::Partial { .. })));

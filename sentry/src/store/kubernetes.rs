@@ -3,28 +3,35 @@
 
 use std::collections::BTreeMap;
 
+use futures::{Stream, StreamExt, stream};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Secret},
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client, Resource, api::PostParams, core::PartialObjectMeta, runtime::watcher};
 use outrigger_core::control_plane::TRUST_BUNDLE;
 use outrigger_identity::Anchors;
+use outrigger_process::kubernetes::watch::{Change, changes};
 
-use super::{Found, StoreError, assemble};
+use super::{Found, Parts, Published, StoreError, Version, assemble, assemble_next};
 use crate::{args::Names, ca::Material};
 
 pub(crate) struct KubernetesStore {
     secrets: Api<Secret>,
     config_maps: Api<ConfigMap>,
     namespace: String,
+    keys: Keys,
+}
+
+/// Keys of the Secret. The anchors have the same one in the ConfigMap.
+struct Keys {
     anchors: String,
     issuer_chain: String,
     issuer_key: String,
+    next_chain: String,
+    next_key: String,
+    cross: String,
 }
-
-/// The Secret as it was when a decision was made on it.
-pub(crate) struct Version(Secret);
 
 impl KubernetesStore {
     pub(crate) fn new(client: Client, namespace: &str, names: &Names) -> Self {
@@ -32,9 +39,14 @@ impl KubernetesStore {
             secrets: Api::namespaced(client.clone(), namespace),
             config_maps: Api::namespaced(client, namespace),
             namespace: namespace.to_owned(),
-            anchors: Names::key(&names.anchors),
-            issuer_chain: Names::key(&names.issuer_chain),
-            issuer_key: Names::key(&names.issuer_key),
+            keys: Keys {
+                anchors: Names::key(&names.anchors),
+                issuer_chain: Names::key(&names.issuer_chain),
+                issuer_key: Names::key(&names.issuer_key),
+                next_chain: Names::key(&Names::next(&names.issuer_chain)),
+                next_key: Names::key(&Names::next(&names.issuer_key)),
+                cross: Names::key(&names.cross()),
+            },
         }
     }
 
@@ -65,29 +77,41 @@ impl KubernetesStore {
                 }),
             None => Ok(None),
         };
-        let found = assemble(
+        let keys = &self.keys;
+        let parts = Parts {
+            anchors: (&keys.anchors, text(&keys.anchors)?),
+            issuer_chain: (&keys.issuer_chain, text(&keys.issuer_chain)?),
+            issuer_key: (&keys.issuer_key, text(&keys.issuer_key)?),
+        };
+        let next = assemble_next(
             &object,
-            (&self.anchors, text(&self.anchors)?),
-            (&self.issuer_chain, text(&self.issuer_chain)?),
-            (&self.issuer_key, text(&self.issuer_key)?),
+            (&keys.next_chain, text(&keys.next_chain)?),
+            (&keys.next_key, text(&keys.next_key)?),
         )?;
-        Ok((found, Version(secret)))
+        let found = assemble(&object, parts, next, text(&keys.cross)?)?;
+        Ok((found, Version::Secret(Box::new(secret))))
     }
 
-    /// Stores a new authority, unless somebody else changed the Secret since `version`: then nothing is written and the answer
+    /// Stores an authority, all of it in one write, unless somebody else changed the Secret since it was read: then nothing is written and the answer
     /// is `false`.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub(crate) async fn save(&self, material: &Material, version: Version) -> Result<bool, StoreError> {
-        let Version(mut secret) = version;
+    pub(crate) async fn save(&self, material: &Material, mut secret: Secret) -> Result<bool, StoreError> {
         let data = secret.data.get_or_insert_default();
+        let (keys, next) = (&self.keys, material.next.as_ref());
         for (key, text) in [
-            (&self.anchors, &material.anchors),
-            (&self.issuer_chain, &material.issuer_chain),
-            (&self.issuer_key, &material.issuer_key),
+            (&keys.anchors, Some(&material.anchors)),
+            (&keys.issuer_chain, Some(&material.issuer_chain)),
+            (&keys.issuer_key, Some(&material.issuer_key)),
+            (&keys.next_chain, next.map(|next| &next.chain)),
+            (&keys.next_key, next.map(|next| &next.key)),
+            (&keys.cross, Some(&material.cross).filter(|cross| !cross.is_empty())),
         ] {
-            data.insert(key.clone(), ByteString(text.clone().into_bytes()));
+            match text {
+                Some(text) => data.insert(key.clone(), ByteString(text.clone().into_bytes())),
+                None => data.remove(key),
+            };
         }
         // The update carries the resourceVersion of the decision: of several replicas one wins, the others load its authority.
         match self
@@ -101,11 +125,11 @@ impl KubernetesStore {
         }
     }
 
-    /// Makes the ConfigMap carry these anchors; answers whether it had to be changed.
+    /// Makes the ConfigMap carry these anchors.
     ///
     /// # Errors
     /// When the ConfigMap does not exist or the API server refuses.
-    pub(crate) async fn heal_config_map(&self, anchors_pem: &str) -> Result<bool, StoreError> {
+    pub(crate) async fn heal_config_map(&self, anchors_pem: &str) -> Result<Published, StoreError> {
         let object = self.object("ConfigMap");
         let mut map = self
             .config_maps
@@ -114,23 +138,43 @@ impl KubernetesStore {
             .map_err(|error| explain("read", &object, error))?;
         let data: &mut BTreeMap<_, _> = map.data.get_or_insert_default();
         if data
-            .get(&self.anchors)
+            .get(&self.keys.anchors)
             .is_some_and(|current| same_certificates(current, anchors_pem))
         {
-            return Ok(false);
+            return Ok(Published::AlreadyRight);
         }
-        data.insert(self.anchors.clone(), anchors_pem.to_owned());
+        data.insert(self.keys.anchors.clone(), anchors_pem.to_owned());
         match self
             .config_maps
             .replace(TRUST_BUNDLE, &PostParams::default(), &map)
             .await
         {
-            Ok(_) => Ok(true),
-            // Another replica was faster; the next check sees what it wrote.
-            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
+            Ok(_) => Ok(Published::Written),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Published::Conflict),
             Err(error) => Err(explain("update", &object, error)),
         }
     }
+}
+
+/// Yields whenever something may have changed in the Secret or the ConfigMap. Without the right to watch (upstream grants none on
+/// the Secret) an object's changes are seen when the store is looked at again.
+pub(crate) fn store_changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + Send + use<> {
+    fn of<K>(client: &Client, namespace: &str) -> impl Stream<Item = ()> + Send + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + 'static,
+        K: serde::de::DeserializeOwned,
+    {
+        // Only the metadata: the content is read when it is needed, with the version to save against.
+        let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
+        let only = watcher::Config::default().fields(&format!("metadata.name={TRUST_BUNDLE}"));
+        changes(api, only)
+            .filter_map(async |change| matches!(change, Change::Apply(_) | Change::Delete(_)).then_some(()))
+    }
+    stream::select(of::<Secret>(client, namespace), of::<ConfigMap>(client, namespace))
 }
 
 /// White space and comments make no difference.

@@ -4,9 +4,11 @@ mod files;
 mod kubernetes;
 
 pub(crate) use files::FileStore;
-pub(crate) use kubernetes::KubernetesStore;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use kube::Resource;
+pub(crate) use kubernetes::{KubernetesStore, store_changes};
 
-use crate::ca::Material;
+use crate::ca::{Material, NextIssuer};
 
 /// Why material could not be loaded or saved.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,12 @@ pub(crate) enum StoreError {
         "{object} has {found} but not {missing}: half an authority is never replaced silently; add what is missing, or remove the rest to start anew"
     )]
     Partial {
+        object: String,
+        found: String,
+        missing: String,
+    },
+    #[error("{object} has {found} but not {missing}: half an announced issuer is of no use; remove it")]
+    HalfNext {
         object: String,
         found: String,
         missing: String,
@@ -45,6 +53,79 @@ pub(crate) enum Store {
     Files(FileStore),
 }
 
+/// What was stored when a decision was made on it.
+pub(crate) enum Version {
+    Secret(Box<Secret>),
+    /// Only one process uses the files.
+    Files,
+}
+
+/// What became of the place where everybody reads the anchors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Published {
+    AlreadyRight,
+    Written,
+    /// Another replica was faster; the next look sees what it wrote.
+    Conflict,
+}
+
+impl Store {
+    /// # Errors
+    /// A store that cannot be read, or holds half an authority.
+    pub(crate) async fn load(&self) -> Result<(Found, Version), StoreError> {
+        match self {
+            Self::Kubernetes(store) => store.load().await,
+            Self::Files(store) => Ok((store.load()?, Version::Files)),
+        }
+    }
+
+    /// Stores an authority unless somebody else changed the store since `version`: then the answer is `false`.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    pub(crate) async fn save(&self, material: &Material, version: &Version) -> Result<bool, StoreError> {
+        match (self, version) {
+            (Self::Kubernetes(store), Version::Secret(secret)) => store.save(material, secret.as_ref().clone()).await,
+            (Self::Kubernetes(_), Version::Files) => Ok(false),
+            (Self::Files(store), _) => store.save(material).map(|()| true),
+        }
+    }
+
+    /// Makes the anchors known.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    pub(crate) async fn publish(&self, anchors_pem: &str) -> Result<Published, StoreError> {
+        match self {
+            Self::Kubernetes(store) => store.heal_config_map(anchors_pem).await,
+            // Whoever needs them reads the same file.
+            Self::Files(_) => Ok(Published::AlreadyRight),
+        }
+    }
+}
+
+/// Set by the chart on the Secret when its values supply the authority.
+const SOURCE: &str = "dapr.io/ca-source";
+
+impl Version {
+    /// Whether somebody supplies the material and would put it back.
+    pub(crate) fn supplied(&self) -> bool {
+        let annotations = match self {
+            Self::Secret(secret) => secret.metadata.annotations.as_ref(),
+            Self::Files => None,
+        };
+        annotations.is_some_and(|annotations| annotations.get(SOURCE).is_some_and(|source| source == "values"))
+    }
+
+    /// The object to hang Events on.
+    pub(crate) fn reference(&self) -> Option<ObjectReference> {
+        match self {
+            Self::Secret(secret) => Some(secret.object_ref(&())),
+            Self::Files => None,
+        }
+    }
+}
+
 /// What a store holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -56,28 +137,57 @@ pub(crate) enum Found {
 /// One part of the material: the name it is stored under, and its text.
 type Part<'a> = (&'a str, Option<String>);
 
+/// The parts that every authority has.
+struct Parts<'a> {
+    anchors: Part<'a>,
+    issuer_chain: Part<'a>,
+    issuer_key: Part<'a>,
+}
+
+/// An announced issuer has both of its parts or none.
+fn assemble_next(object: &str, chain: Part<'_>, key: Part<'_>) -> Result<Option<NextIssuer>, StoreError> {
+    let half = |found: &str, missing: &str| StoreError::HalfNext {
+        object: object.to_owned(),
+        found: found.to_owned(),
+        missing: missing.to_owned(),
+    };
+    match (chain.1, key.1) {
+        (Some(chain), Some(key)) => Ok(Some(NextIssuer { chain, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(half(chain.0, key.0)),
+        (None, Some(_)) => Err(half(key.0, chain.0)),
+    }
+}
+
 /// An authority is generated only where nothing exists. One missing part is a mistake somebody made, and a new root would
 /// break every sidecar.
 fn assemble(
     object: &str,
-    anchors: Part<'_>,
-    issuer_chain: Part<'_>,
-    issuer_key: Part<'_>,
+    parts: Parts<'_>,
+    next: Option<NextIssuer>,
+    cross: Option<String>,
 ) -> Result<Found, StoreError> {
-    let parts = [&anchors, &issuer_chain, &issuer_key];
+    let Parts {
+        anchors,
+        issuer_chain,
+        issuer_key,
+    } = parts;
+    let all = [&anchors, &issuer_chain, &issuer_key];
     let names = |present: bool| {
-        let names: Vec<_> = parts
+        let names: Vec<_> = all
             .iter()
             .filter(|part| part.1.is_some() == present)
             .map(|part| part.0)
             .collect();
         names.join(" and ")
     };
-    match (anchors.1.clone(), issuer_chain.1.clone(), issuer_key.1.clone()) {
+    match (&anchors.1, &issuer_chain.1, &issuer_key.1) {
         (Some(anchors), Some(issuer_chain), Some(issuer_key)) => Ok(Found::Material(Material {
-            anchors,
-            issuer_chain,
-            issuer_key,
+            anchors: anchors.clone(),
+            issuer_chain: issuer_chain.clone(),
+            issuer_key: issuer_key.clone(),
+            cross: cross.unwrap_or_default(),
+            next,
         })),
         (None, None, None) => Ok(Found::Nothing),
         _ => Err(StoreError::Partial {
@@ -95,25 +205,30 @@ mod tests {
     #[test]
     fn half_an_authority_is_an_error() {
         let text = || Some("pem".to_owned());
-        assert_eq!(
-            assemble("o", ("a", None), ("b", None), ("c", None)).unwrap(),
-            Found::Nothing
-        );
-        assert!(matches!(
-            assemble("o", ("a", text()), ("b", text()), ("c", text())),
-            Ok(Found::Material(_))
-        ));
-        let error = assemble(
-            "Secret x",
-            ("ca.crt", text()),
-            ("issuer.crt", None),
-            ("issuer.key", None),
-        )
-        .unwrap_err();
+        let assembled = |a, b, c| {
+            let parts = Parts {
+                anchors: ("ca.crt", a),
+                issuer_chain: ("issuer.crt", b),
+                issuer_key: ("issuer.key", c),
+            };
+            assemble("Secret x", parts, None, None)
+        };
+        assert_eq!(assembled(None, None, None).unwrap(), Found::Nothing);
+        assert!(matches!(assembled(text(), text(), text()), Ok(Found::Material(_))));
+        let error = assembled(text(), None, None).unwrap_err();
         assert!(
             error
                 .to_string()
                 .starts_with("Secret x has ca.crt but not issuer.crt and issuer.key")
+        );
+
+        let next = |a, b| assemble_next("Secret x", ("issuer.next.crt", a), ("issuer.next.key", b));
+        assert_eq!(next(None, None).unwrap(), None);
+        assert!(next(text(), text()).unwrap().is_some());
+        let error = next(text(), None).unwrap_err().to_string();
+        assert!(
+            error.starts_with("Secret x has issuer.next.crt but not issuer.next.key"),
+            "{error}"
         );
     }
 }

@@ -1,8 +1,8 @@
 //! What a pod entitles its holder to: an app id, a trust domain, and the images it runs.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use outrigger_core::{annotations, control_plane::Service};
 
+use super::pod::{ContainerStatus, Pod};
 use crate::ca::ContainerImage;
 
 /// The facts about a pod that decide; everything else of it is forgotten.
@@ -91,6 +91,7 @@ fn images(pod: &Pod) -> Vec<ContainerImage> {
     let regular = spec
         .containers
         .iter()
+        .flatten()
         .map(|container| (container, status.container_statuses.as_deref()));
     native
         .chain(regular)

@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use k8s_openapi::api::{
-    authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus},
-    core::v1::Pod,
-};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{
     Api, Client, ResourceExt,
     api::PostParams,
@@ -28,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Refusal, Validated, check_request,
     expected::{Entitled, PodFacts, entitled},
+    pod::Pod,
     token,
 };
 

@@ -3,6 +3,7 @@
 mod expected;
 mod insecure;
 mod kubernetes;
+mod pod;
 mod token;
 
 pub(crate) use kubernetes::KubernetesValidator;
@@ -101,6 +102,14 @@ fn check_request(request: &SignCertificateRequest) -> Result<TrustDomain, Refusa
             problems.push(error.to_string());
             Err(Refusal::Denied(format!("invalid request: {}", problems.join("\n"))))
         }
+    }
+}
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    pub(crate) fn token(text: &str) {
+        let _ = super::token::bound_pod(text);
+        let _ = super::token::service_account(text);
     }
 }
 

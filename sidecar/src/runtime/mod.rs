@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::Context;
 use outrigger_core::TrustDomain;
-use outrigger_identity::{AnchorSource, Identity, KeyAlgorithm, Status};
+use outrigger_identity::{AnchorSource, Identity, KeyAlgorithm, Metrics as IdentityMetrics};
 use outrigger_process::{
     health::{Health, Target},
+    identity::renew,
     metrics::MetricsArgs,
     privileges,
     tasks::{Tasks, stop_on_signals},
@@ -44,6 +45,7 @@ struct Start {
     metadata: Metadata,
     health: Health,
     identity: Option<Identity>,
+    identity_metrics: IdentityMetrics,
     stop: CancellationToken,
 }
 
@@ -124,13 +126,15 @@ async fn live(
         metadata: metadata.clone(),
     };
     servers::public(&settings, public.clone(), &mut tasks).await?;
-    let identity = identity(&settings, &health, &mut tasks)?;
+    let identity_metrics = IdentityMetrics::new(&settings.app_id).context("cannot make metrics")?;
+    let identity = identity(&settings, &health, &identity_metrics, &mut tasks)?;
     let context = Start {
         settings,
         components,
         metadata,
         health,
         identity,
+        identity_metrics,
         stop: stop.clone(),
     };
     tasks.spawn("runtime", async move {
@@ -193,11 +197,15 @@ async fn application(
 }
 
 /// The identity that the mode asks for, and the task that keeps it.
-fn identity(settings: &Settings, health: &Health, tasks: &mut Tasks) -> anyhow::Result<Option<Identity>> {
-    let target = health.target("security-provider");
+fn identity(
+    settings: &Settings,
+    health: &Health,
+    metrics: &IdentityMetrics,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Option<Identity>> {
     let Some(wanted) = &settings.identity else {
         tracing::warn!("mTLS is disabled. Skipping certificate request and tls validation");
-        target.ready();
+        health.target("security-provider").ready();
         return Ok(None);
     };
     let anchors = match (wanted.anchors.clone(), wanted.anchors_file.clone()) {
@@ -218,14 +226,8 @@ fn identity(settings: &Settings, health: &Health, tasks: &mut Tasks) -> anyhow::
         jwt_audiences: wanted.jwt_audiences.clone(),
     })
     .context("cannot prepare the identity")?;
-    let report = move |status| match status {
-        Status::Ready => target.ready(),
-        Status::NotReady(reason) => target.not_ready(reason),
-    };
-    let stop = tasks.stop().clone();
-    tasks.spawn("identity", async move {
-        renewal.run(report, stop).await.map_err(anyhow::Error::new)
-    });
+    let renewal = renewal.with_metrics(metrics.clone());
+    tasks.spawn("identity", renew(renewal, health.clone(), tasks.stop().clone()));
     Ok(Some(identity))
 }
 

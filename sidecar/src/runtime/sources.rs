@@ -36,6 +36,10 @@ pub async fn load(context: &Start, waiting: &Target, tasks: &mut Tasks) -> anyho
     let settings = &context.settings;
     let registry = outrigger_process::metrics::registry();
     let metrics = Metrics::new(&registry, &settings.app_id, &settings.namespace).context("cannot register metrics")?;
+    context
+        .identity_metrics
+        .register(&registry)
+        .context("cannot register metrics")?;
     let configuration = match settings.mode {
         Mode::Kubernetes => from_operator(context, waiting, &metrics, tasks).await?,
         Mode::Standalone => from_files(context, &metrics, tasks).await?,

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
+    super::process::Memory,
     SETTLE,
     operator::{NAMESPACE, Stage},
-    process::Memory,
 };
 
 const PODS: usize = 20_000;

@@ -123,11 +123,49 @@ fn broken_containers_are_skipped_with_a_warning() {
 }
 
 #[test]
-fn injected_containers_stay_ordinary_beside_a_native_sidecar() {
-    let patched = inject_components(
-        &pod(&[("enable-native-sidecar", "true")]),
-        &[component("one", r#"{"image":"one:1"}"#, &[])],
+fn beside_a_native_sidecar_all_components_become_native_in_front_of_it() {
+    let mut input = pod(&[
+        ("enable-native-sidecar", "true"),
+        ("pluggable-components", "store,cache,early"),
+    ]);
+    input["spec"]["containers"] = json!([{"name": "store"}, {"name": "main"}, {"name": "cache", "stdin": true}]);
+    input["spec"]["initContainers"] = json!([{"name": "early", "restartPolicy": "Always"}, {"name": "migrate"}]);
+    let brought = [
+        component("one", r#"{"image":"one:1"}"#, &[]),
+        component("two", r#"{"image":"two:1"}"#, &[]),
+    ];
+    let patched = inject_components(&input, &brought);
+    assert_eq!(
+        patched.init_names(),
+        ["early", "one", "two", "store", "cache", "daprd", "migrate"]
     );
-    assert_eq!(patched.pod["spec"]["initContainers"].as_array().unwrap().len(), 1);
-    assert_eq!(patched.pod["spec"]["containers"][1]["name"], "one");
+    assert_eq!(patched.pod["spec"]["containers"].as_array().unwrap().len(), 1);
+    for native in ["early", "one", "two", "store", "cache", "daprd"] {
+        assert_eq!(patched.container(native)["restartPolicy"], "Always", "{native}");
+        assert_eq!(
+            patched.env(native, "DAPR_COMPONENT_SOCKETS_FOLDER")["value"],
+            "/tmp/dapr-components-sockets"
+        );
+    }
+    assert_eq!(
+        patched.container("cache")["stdin"],
+        true,
+        "what is moved keeps everything"
+    );
+    assert_eq!(
+        patched.env("migrate", "DAPR_HTTP_PORT")["value"],
+        "3500",
+        "the sidecar runs before it"
+    );
+    assert!(patched.env("early", "DAPR_HTTP_PORT").is_null());
+    assert!(patched.container("migrate").get("restartPolicy").is_none());
+}
+
+#[test]
+fn a_pod_of_nothing_but_components_keeps_its_containers() {
+    let mut input = pod(&[("enable-native-sidecar", "true"), ("pluggable-components", "main")]);
+    input["spec"]["initContainers"] = json!([{"name": "main-helper"}]);
+    let patched = inject(&input);
+    assert_eq!(patched.init_names(), ["daprd", "main-helper"]);
+    assert_eq!(patched.pod["spec"]["containers"][0]["name"], "main");
 }

@@ -104,6 +104,14 @@ impl Patched {
             .unwrap_or(&Value::Null)
     }
 
+    fn init_names(&self) -> Vec<&str> {
+        let containers = self.pod["spec"]["initContainers"].as_array().unwrap();
+        containers
+            .iter()
+            .map(|container| container["name"].as_str().unwrap())
+            .collect()
+    }
+
     fn volume_names(&self) -> Vec<&str> {
         let volumes = self.pod["spec"]["volumes"].as_array().unwrap();
         volumes.iter().map(|volume| volume["name"].as_str().unwrap()).collect()

@@ -82,14 +82,12 @@ fn native_sidecars_come_before_all_init_containers() {
     );
     input["spec"]["initContainers"] = json!([{"name": "migrate", "env": [{"name": "X"}]}]);
     let patched = inject(&input);
-    let names: Vec<_> = patched.pod["spec"]["initContainers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|container| container["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, ["daprd", "migrate"]);
-    assert_eq!(patched.container("migrate")["env"], json!([{"name": "X"}]));
+    assert_eq!(patched.init_names(), ["daprd", "migrate"]);
+    assert_eq!(
+        patched.env("migrate", "DAPR_GRPC_PORT")["value"],
+        "50001",
+        "it can call the sidecar"
+    );
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! The API server: clients, leases, watches.
+//! The API server: clients, leases, watches, and webhooks that it calls.
 
 pub mod client;
 pub mod lease;
+pub mod pace;
 pub mod trust_bundle;
 pub mod watch;
+pub mod webhook;

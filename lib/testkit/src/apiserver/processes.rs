@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Error;
+use super::{Error, audit};
 use crate::toolchain::Toolchain;
 
 /// Below the range from which Linux takes ports for outgoing connections, so that none takes ours between choosing it
@@ -148,7 +148,7 @@ fn etcd_flags(folder: &Path, port: u16, peer_port: u16) -> Vec<String> {
 
 fn api_server_flags(folder: &Path, port: u16, etcd_port: u16) -> Vec<String> {
     let file = |name: &str| folder.join(name).display().to_string();
-    vec![
+    let mut flags = vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
         "--bind-address=127.0.0.1".into(),
         "--advertise-address=127.0.0.1".into(),
@@ -164,7 +164,9 @@ fn api_server_flags(folder: &Path, port: u16, etcd_port: u16) -> Vec<String> {
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
         format!("--service-account-key-file={}", file("service-accounts.key")),
         format!("--service-account-signing-key-file={}", file("service-accounts.key")),
-    ]
+    ];
+    flags.extend(audit::flags(folder));
+    flags
 }
 
 /// Three ports that are free now. The start depends on the process and on how often it asked, so that servers that start at the

@@ -22,6 +22,7 @@ use kube::{
     runtime::watcher,
 };
 use outrigger_core::{annotations, backoff::Backoff};
+use outrigger_crds::status::EventReason;
 use outrigger_process::kubernetes::{
     client::Clients,
     watch::{Change, ObjectKey, changes},
@@ -299,7 +300,7 @@ impl Services {
         };
         let notice = Notice {
             warning: true,
-            reason: "ServiceRefused",
+            reason: EventReason::ServiceRefused.as_str(),
             action: "ReconcileService",
             note,
         };

@@ -9,13 +9,18 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, api::ApiResource};
 use outrigger_core::backoff::Backoff;
-use outrigger_crds::{DaprResource, Guarded, SecretStore, Status, Unresolved, resolve};
+use outrigger_crds::{DaprResource, Guarded, Related, Status, Unresolved, resolve};
 use outrigger_process::kubernetes::watch::ObjectKey;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::decision::Finding;
+use super::{
+    decision::{Finding, Outcome},
+    facts::{Fact, Facts, Knowledge, Source},
+    links::{Links, Surroundings},
+};
 use crate::{
+    pods::PodChange,
     queue::Queue,
     secrets::{Found, lookup, secret_names},
 };
@@ -30,18 +35,31 @@ pub struct Id {
     pub key: ObjectKey,
 }
 
-/// All objects, and those whose status has to be looked at.
-#[derive(Default)]
+/// All objects, what they say of each other, and those whose status has to be looked at.
 pub struct Board {
-    entries: Mutex<HashMap<Id, Entry>>,
+    inner: Mutex<Inner>,
     pub(super) queue: Queue<Id>,
+    /// The control plane's Configuration.
+    system: ObjectKey,
+}
+
+#[derive(Default)]
+struct Inner {
+    entries: HashMap<Id, Entry>,
+    facts: Facts,
+    /// Who depends on each fact.
+    dependents: HashMap<Fact, BTreeSet<Id>>,
 }
 
 struct Entry {
     view: Arc<View>,
+    /// The status that the object has.
+    current: Option<Status>,
     /// No write before this.
     not_before: Option<Instant>,
     retry: Backoff,
+    /// What an Event said last.
+    told: Option<Outcome>,
 }
 
 /// What is known of an object.
@@ -50,18 +68,15 @@ pub(super) struct View {
     pub(super) reference: ObjectReference,
     pub(super) generation: Option<i64>,
     pub(super) finding: Finding,
-    /// A secret store component that it names.
-    pub(super) secret_store: Option<String>,
+    pub(super) links: Links,
     pub(super) secrets: Option<Arc<dyn References>>,
-    pub(super) current: Current,
 }
 
-/// The status that the object has.
-#[derive(Clone)]
-pub(super) enum Current {
-    Known(Option<Status>),
-    /// The object cannot be decoded, and so neither can its status.
-    Unknown,
+/// What there is to say about an object now.
+pub(super) struct Look {
+    pub(super) view: Arc<View>,
+    pub(super) current: Option<Status>,
+    pub(super) surroundings: Surroundings,
 }
 
 /// The Secrets that an object refers to.
@@ -83,28 +98,22 @@ impl<K: DaprResource> References for K {
 }
 
 impl View {
-    fn of<K: DaprResource>(object: &Guarded<K>, resource: &Arc<ApiResource>) -> Self {
-        let metadata = object.meta();
+    fn of<K: Related>(object: &Guarded<K>, key: &ObjectKey, resource: &Arc<ApiResource>, system: &ObjectKey) -> Self {
         let view = Self {
             resource: resource.clone(),
             reference: object.object_ref(&()),
-            generation: metadata.generation,
+            generation: object.meta().generation,
             finding: Finding::Invalid(String::new()),
-            secret_store: None,
+            links: Links::default(),
             secrets: None,
-            current: Current::Unknown,
         };
         match &object.0 {
             Ok(object) => Self {
                 finding: Finding::Valid {
                     warnings: object.problems().iter().map(ToString::to_string).collect(),
                 },
-                secret_store: match object.secret_store() {
-                    SecretStore::Component(name) => Some(name.to_owned()),
-                    SecretStore::Kubernetes => None,
-                },
+                links: Links::of(object, key, system),
                 secrets: (!object.secret_refs().is_empty()).then(|| Arc::new(object.clone()) as Arc<dyn References>),
-                current: Current::Known(object.status().cloned()),
                 ..view
             },
             Err(invalid) => Self {
@@ -113,134 +122,169 @@ impl View {
             },
         }
     }
-
-    /// Whether the object may get another status although it does not change.
-    pub(super) fn depends_on_others(&self) -> bool {
-        self.secrets.is_some() || self.secret_store.is_some()
-    }
 }
 
 impl Board {
+    /// `system` is the control plane's Configuration, which no pod names.
+    pub fn new(system: ObjectKey) -> Self {
+        Self {
+            inner: Mutex::default(),
+            queue: Queue::default(),
+            system,
+        }
+    }
+
     /// Takes in an object that is new or changed, its status included.
-    pub fn observe<K: DaprResource>(&self, object: &Guarded<K>, resource: &Arc<ApiResource>, now: Instant) {
-        let id = Id {
-            kind: K::KIND,
-            key: ObjectKey::of(object),
+    pub fn observe<K: Related>(&self, object: &Guarded<K>, resource: &Arc<ApiResource>, now: Instant) {
+        let key = ObjectKey::of(object);
+        let view = Arc::new(View::of(object, &key, resource, &self.system));
+        let current = match &object.0 {
+            Ok(object) => object.status().cloned(),
+            Err(invalid) => invalid.status.clone(),
         };
-        let view = Arc::new(View::of(object, resource));
-        let mut entries = self.entries.lock();
-        let not_before = entries.get(&id).and_then(|entry| entry.not_before);
-        entries.insert(
-            id.clone(),
-            Entry {
-                view,
-                not_before,
-                retry: RETRY,
-            },
-        );
-        drop(entries);
-        self.queue.add(id, not_before.map_or(now, |at| at.max(now)));
+        let id = Id { kind: K::KIND, key };
+        let mut inner = self.inner.lock();
+        inner.unlink(&id);
+        for fact in view.links.facts(&id.key) {
+            inner.dependents.entry(fact).or_default().insert(id.clone());
+        }
+        let changed = inner.facts.observe(&id.key, object.0.as_ref().ok());
+        match inner.entries.get_mut(&id) {
+            // A new object of the name begins anew.
+            Some(entry) if entry.view.reference.uid == view.reference.uid => {
+                entry.view = view;
+                entry.current = current;
+            }
+            _ => {
+                let entry = Entry {
+                    view,
+                    current,
+                    not_before: None,
+                    retry: RETRY,
+                    told: None,
+                };
+                inner.entries.insert(id.clone(), entry);
+            }
+        }
+        self.requeue(&inner, &id, now);
+        self.requeue_dependents(&inner, &changed, now);
     }
 
     /// Takes in that an object is gone.
-    pub fn forget(&self, id: &Id) {
-        self.entries.lock().remove(id);
+    pub fn forget(&self, id: &Id, now: Instant) {
+        let mut inner = self.inner.lock();
+        inner.unlink(id);
+        inner.entries.remove(id);
+        let changed = inner.facts.forget(id.kind, &id.key);
+        self.requeue_dependents(&inner, &changed, now);
+        drop(inner);
         self.queue.remove(id);
+    }
+
+    /// Takes in how a pod changed, if it did.
+    pub fn observe_pod(&self, change: Option<PodChange>, now: Instant) {
+        let Some(change) = change else { return };
+        let mut inner = self.inner.lock();
+        let changed = inner.facts.pod(&change);
+        self.requeue_dependents(&inner, &changed, now);
+    }
+
+    /// Takes in how far a source has come. What waited for it is looked at.
+    pub fn known(&self, source: Source, knowledge: Knowledge, now: Instant) {
+        let mut inner = self.inner.lock();
+        if inner.facts.set_knowledge(source, knowledge) {
+            let of_source = inner.dependents.keys().filter(|fact| fact.source() == source);
+            let facts: Vec<_> = of_source.cloned().collect();
+            self.requeue_dependents(&inner, &facts, now);
+        }
+    }
+
+    fn requeue_dependents(&self, inner: &Inner, facts: &[Fact], now: Instant) {
+        for id in facts.iter().filter_map(|fact| inner.dependents.get(fact)).flatten() {
+            self.requeue(inner, id, now);
+        }
+    }
+
+    fn requeue(&self, inner: &Inner, id: &Id, now: Instant) {
+        let not_before = inner.entries.get(id).and_then(|entry| entry.not_before);
+        self.queue.add(id.clone(), not_before.map_or(now, |at| at.max(now)));
     }
 
     /// Has everything looked at, as a new leader must.
     pub(super) fn requeue_all(&self, now: Instant) {
-        let ids: Vec<_> = self.entries.lock().keys().cloned().collect();
-        for id in ids {
-            self.queue.add(id, now);
+        let inner = self.inner.lock();
+        for id in inner.entries.keys() {
+            self.requeue(&inner, id, now);
         }
     }
 
-    pub(super) fn view(&self, id: &Id) -> Option<Arc<View>> {
-        self.entries.lock().get(id).map(|entry| entry.view.clone())
+    /// `None` if the object is gone, or is to be looked at later: because something that it depends on is not known yet, or
+    /// it changed while its status was being written.
+    pub(super) fn look(&self, id: &Id, now: Instant) -> Option<Look> {
+        let inner = self.inner.lock();
+        let entry = inner.entries.get(id)?;
+        if let Some(not_before) = entry.not_before.filter(|at| *at > now) {
+            self.queue.add(id.clone(), not_before);
+            return None;
+        }
+        Some(Look {
+            view: entry.view.clone(),
+            current: entry.current.clone(),
+            surroundings: entry.view.links.check(&id.key, &inner.facts)?,
+        })
     }
 
     /// Remembers a write, so that neither a second one follows soon nor the watch has to deliver it first.
     pub(super) fn written(&self, id: &Id, view: &Arc<View>, status: Status, not_before: Instant) {
-        let mut entries = self.entries.lock();
-        let Some(entry) = entries.get_mut(id) else {
-            return;
-        };
-        entry.not_before = Some(not_before);
-        entry.retry.reset();
-        if Arc::ptr_eq(&entry.view, view) {
-            entry.view = Arc::new(View {
-                resource: view.resource.clone(),
-                reference: view.reference.clone(),
-                generation: view.generation,
-                finding: view.finding.clone(),
-                secret_store: view.secret_store.clone(),
-                secrets: view.secrets.clone(),
-                current: Current::Known(Some(status)),
-            });
+        if let Some(entry) = self.inner.lock().entries.get_mut(id) {
+            entry.not_before = Some(not_before);
+            entry.retry.reset();
+            if Arc::ptr_eq(&entry.view, view) {
+                entry.current = Some(status);
+            }
         }
     }
 
     /// Has the object looked at again after a pause, since its status could not be written.
-    pub(super) fn failed(&self, id: &Id) {
-        if let Some(entry) = self.entries.lock().get_mut(id) {
-            self.queue.add(id.clone(), Instant::now() + entry.retry.next_pause());
+    pub(super) fn failed(&self, id: &Id, now: Instant) {
+        if let Some(entry) = self.inner.lock().entries.get_mut(id) {
+            let at = now + entry.retry.next_pause();
+            // Edits in between do not hurry it.
+            entry.not_before = Some(at);
+            self.queue.add(id.clone(), at);
+        }
+    }
+
+    /// Whether an outcome is news to those who read Events: other than what the last one said, or else than what stood in the
+    /// status `before`. That an object is accepted from the start is none.
+    pub(super) fn is_news(&self, id: &Id, before: Option<Outcome>, outcome: Outcome) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(entry) = inner.entries.get_mut(id) else {
+            return false;
+        };
+        match entry.told.replace(outcome).or(before) {
+            Some(last) => last != outcome,
+            None => outcome.accepted != Some(true),
+        }
+    }
+}
+
+impl Inner {
+    fn unlink(&mut self, id: &Id) {
+        let Some(entry) = self.entries.get(id) else {
+            return;
+        };
+        for fact in entry.view.links.facts(&id.key) {
+            if let Some(ids) = self.dependents.get_mut(&fact) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    self.dependents.remove(&fact);
+                }
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use outrigger_crds::Component;
-    use serde_json::json;
-    use tokio::time::timeout;
-
-    use super::*;
-
-    const PACE: Duration = Duration::from_secs(1);
-
-    fn observe(board: &Board, version: &str) -> Id {
-        let object = json!({
-            "metadata": {"name": "db", "namespace": "shop", "uid": "u", "resourceVersion": version},
-            "spec": {"type": "state.redis", "version": "v1", "metadata": []},
-        });
-        let object: Guarded<Component> = serde_json::from_str(&object.to_string()).unwrap();
-        board.observe(&object, &Arc::new(ApiResource::erase::<Component>(&())), Instant::now());
-        Id {
-            kind: "Component",
-            key: ObjectKey::new("shop", "db"),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_object_is_looked_at_once_for_many_changes_and_not_soon_after_a_write() {
-        let board = Board::default();
-        let id = observe(&board, "1");
-        observe(&board, "2");
-        assert_eq!(board.queue.next().await, id);
-        let view = board.view(&id).unwrap();
-        board.written(&id, &view, Status::default(), Instant::now() + PACE);
-        assert!(
-            matches!(board.view(&id).unwrap().current, Current::Known(Some(_))),
-            "without waiting for the watch"
-        );
-
-        observe(&board, "3");
-        assert!(timeout(PACE / 2, board.queue.next()).await.is_err());
-        assert_eq!(board.queue.next().await, id);
-
-        observe(&board, "4");
-        board.forget(&id);
-        assert!(board.view(&id).is_none());
-        assert!(timeout(PACE * 2, board.queue.next()).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_new_leader_looks_at_everything() {
-        let board = Board::default();
-        let id = observe(&board, "1");
-        board.queue.next().await;
-        board.requeue_all(Instant::now());
-        assert_eq!(board.queue.next().await, id);
-    }
-}
+#[path = "board_tests.rs"]
+mod tests;

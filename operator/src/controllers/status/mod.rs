@@ -4,10 +4,15 @@
 
 mod board;
 mod decision;
+mod facts;
+mod gate;
+mod links;
 mod writer;
 
 pub use self::{
     board::{Board, Id},
-    decision::{Finding, Next, SecretState, Verdict, judge, next_status},
+    decision::{Finding, Outcome, SecretState, Verdict, judge, next_status},
+    facts::{Knowledge, Source},
+    links::{Store, Surroundings},
     writer::Writer,
 };

@@ -1,6 +1,6 @@
 //! Writes statuses: on change only, at most once a second for an object.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
@@ -8,52 +8,67 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
 };
 use outrigger_crds::{Status, status::ConditionType};
-use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    board::{Board, Current, Id, View},
-    decision::{SecretState, judge, next_status},
+    board::{Board, Id, View},
+    decision::{Outcome, SecretState, Verdict, judge, next_status},
+    gate::{Gate, Refusal},
 };
 use crate::{
     FIELD_MANAGER,
     deadline::in_time,
     events::{Events, Notice},
-    index::State,
-    kinds::Indexes,
+    metrics::Metrics,
     secrets::{Found, Secrets},
 };
 
 /// Least time between two writes of one object's status.
 const PACE: Duration = Duration::from_secs(1);
-/// How soon an object is looked at again whose references are missing, or cannot be looked up now.
+/// How soon an object is looked at again that refers to Secrets which are missing, or cannot be looked up now.
 const RECHECK_MISSING: Duration = Duration::from_secs(5);
-/// How soon one is whose references are all there.
-const RECHECK_FOUND: Duration = Duration::from_secs(300);
+/// How soon one is whose Secrets are all there; sidecars look as often.
+const RECHECK_FOUND: Duration = Duration::from_secs(60);
 
 /// Writes what the board says.
 pub struct Writer {
-    pub board: Arc<Board>,
-    pub client: Client,
-    pub secrets: Arc<Secrets>,
-    pub indexes: Indexes,
-    pub events: Arc<Events>,
-    pub writes: IntCounterVec,
-    /// Kinds whose missing right was logged.
-    pub forbidden: Mutex<HashSet<&'static str>>,
+    board: Arc<Board>,
+    client: Client,
+    secrets: Arc<Secrets>,
+    events: Arc<Events>,
+    writes: IntCounterVec,
+    gate: Gate,
 }
 
 enum Written {
     Done,
-    /// Trying again changes nothing: no right, or nothing to write to.
-    Refused(&'static str),
+    /// The object is gone, which the watch will show.
+    Gone,
+    Refused(Refusal),
     Failed(String),
 }
 
 impl Writer {
+    pub fn new(
+        board: Arc<Board>,
+        client: Client,
+        secrets: Arc<Secrets>,
+        events: Arc<Events>,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            board,
+            client,
+            secrets,
+            events,
+            writes: metrics.status_writes.clone(),
+            gate: Gate::new(metrics.status_refused.clone()),
+        }
+    }
+
     /// Works until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         self.board.requeue_all(Instant::now());
@@ -68,109 +83,89 @@ impl Writer {
     }
 
     async fn look_at(&self, id: &Id) {
-        let Some(view) = self.board.view(id) else {
+        let Some(look) = self.board.look(id, Instant::now()) else {
             return;
         };
-        let secrets = self.secret_state(id, &view).await;
-        if view.depends_on_others() {
-            let recheck = match &secrets {
-                Some(SecretState::Checked(unresolved)) if unresolved.is_empty() => RECHECK_FOUND,
-                _ => RECHECK_MISSING,
-            };
-            self.board.queue.add(id.clone(), Instant::now() + recheck);
-        }
-        let Some(secrets) = secrets else {
+        let view = &look.view;
+        let Some(secrets) = self.secret_state(id, view).await else {
             return;
         };
-        let verdict = judge(&view.finding, &secrets);
-        let Some(current) = self.current(id, &view).await else {
-            return;
-        };
+        let verdict = judge(&view.finding, &look.surroundings, &secrets);
         let now = Time(jiff::Timestamp::now());
-        let Some(next) = next_status(&verdict, view.generation, current.as_ref(), now) else {
+        let Some(status) = next_status(&verdict, view.generation, look.current.as_ref(), &now) else {
             return;
         };
-        let written = self.write(id, &view, &next.status).await;
+        let before = look.current.as_ref().and_then(Outcome::of);
+        if let Some(until) = self.gate.closed_until(id.kind, Instant::now()) {
+            self.board.queue.add(id.clone(), until);
+            self.tell(id, view, before, verdict).await;
+            return;
+        }
+        let written = self.write(id, view, &status).await;
+        let now = Instant::now();
         let result = match &written {
             Written::Done => "written",
-            Written::Refused(why) => why,
+            Written::Gone => "gone",
+            Written::Refused(refusal) => refusal.as_str(),
             Written::Failed(_) => "error",
         };
         self.writes.with_label_values(&[id.kind, result]).inc();
         match written {
             Written::Done => {
-                tracing::debug!(kind = id.kind, object = %id.key, reason = verdict.reason.as_str(), "status written");
-                self.board.written(id, &view, next.status, Instant::now() + PACE);
-                if next.notable {
-                    self.publish(&view, &verdict).await;
-                }
+                let reason = verdict.outcome.reason.as_str();
+                tracing::debug!(kind = id.kind, object = %id.key, reason, "status written");
+                self.gate.open(id.kind);
+                self.board.written(id, view, status, now + PACE);
+                self.tell(id, view, before, verdict).await;
             }
-            Written::Refused(_) => {}
+            Written::Gone => {}
+            Written::Refused(refusal) => {
+                let until = self.gate.close(id.kind, refusal, now);
+                self.board.queue.add(id.clone(), until);
+                self.tell(id, view, before, verdict).await;
+            }
             Written::Failed(error) => {
                 tracing::warn!(kind = id.kind, object = %id.key, error, "cannot write the status; trying again");
-                self.board.failed(id);
+                // That is no refusal, and the write may have happened: then none follows that would say so.
+                self.gate.open(id.kind);
+                self.board.failed(id, now);
+                // It may never succeed: the API server writes no status to an object that its own schema cannot read.
+                self.tell(id, view, before, verdict).await;
             }
         }
     }
 
     /// `None` while nothing can be said: the last status stays, rather than changing with every hiccup of the API server.
     async fn secret_state(&self, id: &Id, view: &View) -> Option<SecretState> {
-        let namespace = &id.key.namespace;
-        if let Some(store) = &view.secret_store {
-            let components = &self.indexes.components;
-            // The store may be one that has not been seen yet.
-            if matches!(components.state(), State::Syncing | State::Forbidden) {
-                return None;
-            }
-            if components.get(namespace, store).is_none() {
-                return Some(SecretState::NoSuchStore(store.clone()));
-            }
-        }
         let Some(references) = &view.secrets else {
             return Some(SecretState::Checked(Vec::new()));
         };
-        let found = match self.secrets.find(namespace, references.names()).await {
-            Ok(found) => found,
+        let (state, recheck) = match self.secrets.find(&id.key.namespace, references.names()).await {
             Err(error) => {
                 tracing::warn!(kind = id.kind, object = %id.key, %error, "cannot check the Secrets; trying again");
-                return None;
+                (None, RECHECK_MISSING)
+            }
+            Ok(found) => {
+                let forbidden = found.iter().filter(|(_, found)| matches!(found, Found::Forbidden));
+                let forbidden: Vec<_> = forbidden.map(|(name, _)| format!("{name:?}")).collect();
+                if forbidden.is_empty() {
+                    let unresolved = references.unresolved(&found);
+                    let recheck = match unresolved.is_empty() {
+                        true => RECHECK_FOUND,
+                        false => RECHECK_MISSING,
+                    };
+                    (Some(SecretState::Checked(unresolved)), recheck)
+                } else {
+                    let why = format!(
+                        "the operator is not allowed to read the Secrets {} in this namespace",
+                        forbidden.join(", ")
+                    );
+                    (Some(SecretState::Unknown(why)), RECHECK_FOUND)
+                }
             }
         };
-        let forbidden: Vec<_> = found
-            .iter()
-            .filter(|(_, found)| matches!(found, Found::Forbidden))
-            .map(|(name, _)| format!("{name:?}"))
-            .collect();
-        if !forbidden.is_empty() {
-            return Some(SecretState::Unknown(format!(
-                "the operator is not allowed to read the Secrets {} in this namespace",
-                forbidden.join(", ")
-            )));
-        }
-        Some(SecretState::Checked(references.unresolved(&found)))
-    }
-
-    /// The object's status; `None` if it cannot be read now.
-    async fn current(&self, id: &Id, view: &View) -> Option<Option<Status>> {
-        if let Current::Known(status) = &view.current {
-            return Some(status.clone());
-        }
-        let object = match in_time(self.api(id, view).get(&id.key.name)).await {
-            Ok(object) => object,
-            Err(kube::Error::Api(status)) if status.is_not_found() => return None,
-            Err(error) => {
-                tracing::warn!(kind = id.kind, object = %id.key, %error, "cannot read the status; trying again");
-                self.board.failed(id);
-                return None;
-            }
-        };
-        // A status that does not fit is replaced.
-        Some(
-            object
-                .data
-                .get("status")
-                .and_then(|status| serde_json::from_value(status.clone()).ok()),
-        )
+        self.board.queue.add(id.clone(), Instant::now() + recheck);
+        state
     }
 
     async fn write(&self, id: &Id, view: &View, status: &Status) -> Written {
@@ -182,33 +177,34 @@ impl Writer {
             "status": status,
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let api = self.api(id, view);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &id.key.namespace, &*view.resource);
         let patch = Patch::Apply(&object);
         match in_time(api.patch_status(&id.key.name, &params, &patch)).await {
             Ok(_) => Written::Done,
-            // The object is gone, or an older definition without a status is installed. A conflict is tried again: it is
-            // another object of the name, which the watch will show, or others are writing.
-            Err(kube::Error::Api(status)) if status.is_not_found() => Written::Refused("not_found"),
-            Err(kube::Error::Api(status)) if status.is_forbidden() => {
-                if self.forbidden.lock().insert(id.kind) {
-                    tracing::warn!(kind = id.kind, "not allowed to write the status of this kind");
+            Err(kube::Error::Api(status)) if status.code == 403 => Written::Refused(Refusal::Forbidden),
+            // The API server answers the same for an object and for a status that does not exist.
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                match in_time(api.get_metadata_opt(&id.key.name)).await {
+                    Ok(Some(_)) => Written::Refused(Refusal::NoStatus),
+                    Ok(None) => Written::Gone,
+                    Err(error) => Written::Failed(error.to_string()),
                 }
-                Written::Refused("forbidden")
             }
+            // Among them a conflict: another object has the name by now, which the watch will show, or others are writing.
             Err(error) => Written::Failed(error.to_string()),
         }
     }
 
-    fn api(&self, id: &Id, view: &View) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &id.key.namespace, &*view.resource)
-    }
-
-    async fn publish(&self, view: &View, verdict: &super::Verdict) {
+    /// Publishes an Event if there is news.
+    async fn tell(&self, id: &Id, view: &View, before: Option<Outcome>, verdict: Verdict) {
+        if !self.board.is_news(id, before, verdict.outcome) {
+            return;
+        }
         let notice = Notice {
-            warning: verdict.accepted != Some(true),
-            reason: verdict.reason.as_str(),
+            warning: verdict.outcome.accepted != Some(true),
+            reason: verdict.outcome.reason.as_str(),
             action: ConditionType::Accepted.as_str(),
-            note: verdict.message.clone(),
+            note: verdict.message,
         };
         self.events.publish(&view.reference, notice).await;
     }

@@ -112,6 +112,9 @@ struct Fixed {
 impl Issuer for Fixed {
     fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
         let chain = self.authority.sign(&request.csr, &self.id).into_bytes();
-        Box::pin(std::future::ready(Ok(Issued { chain })))
+        Box::pin(std::future::ready(Ok(Issued {
+            chain,
+            ..Issued::default()
+        })))
     }
 }

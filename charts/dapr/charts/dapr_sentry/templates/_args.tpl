@@ -7,6 +7,13 @@
 {{ include "dapr.logAndMetricsArgs" . | trim }}
 - --trust-domain
 - {{ .Values.global.mtls.controlPlaneTrustDomain | quote }}
+- --ca-renewal-enabled={{ .Values.ca.renewal }}
+- --ca-ttl
+- {{ include "dapr.text" .Values.ca.ttl | quote }}
+- --ca-renewal-threshold
+- {{ include "dapr.text" .Values.ca.renewalThreshold | quote }}
+- --trust-anchor-propagation-grace
+- {{ include "dapr.text" .Values.ca.propagationGrace | quote }}
 {{- with $files.ca }}
 - --issuer-ca-filename
 - {{ . | quote }}

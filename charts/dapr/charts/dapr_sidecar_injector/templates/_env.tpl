@@ -27,10 +27,19 @@
   value: {{ .Values.enableK8sDownwardAPIs | quote }}
 - name: SIDECAR_DROP_ALL_CAPABILITIES
   value: {{ .Values.sidecarDropALLCapabilities | quote }}
+{{- include "dapr.injector.variable" (list "SIDECAR_SECCOMP_PROFILE_TYPE" .Values.sidecarSeccompProfileType) }}
 - name: SIDECAR_READ_ONLY_ROOT_FILESYSTEM
   value: {{ .Values.sidecarReadOnlyRootFilesystem | quote }}
 - name: NATIVE_SIDECAR_ENABLED
   value: {{ .Values.nativeSidecar | quote }}
+{{- if .Values.strict }}
+- name: STRICT_ANNOTATIONS
+  value: "true"
+{{- end }}
+{{- if $global.trustDistribution.enabled }}
+- name: TRUST_DISTRIBUTION_ENABLED
+  value: "true"
+{{- end }}
 {{ include "dapr.namespaceEnv" . }}
 {{- with .Values.ignoreEntrypointTolerations }}
 - name: IGNORE_ENTRYPOINT_TOLERATIONS

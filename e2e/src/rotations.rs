@@ -1,0 +1,161 @@
+//! Three rotations of the root under a steady load of mTLS calls: two sidecars with their apps, a sidecar that never hears of a new
+//! root, and all parts of the control plane, as processes against a real API server. Nothing may fail, and nothing may
+//! restart.
+
+mod probe;
+mod stage;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, bail, ensure};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    probe::{Probe, Target},
+    stage::{GRACE, SIDECARS, Stage, TTL},
+};
+
+/// Roots that are dropped before it ends.
+const ROTATIONS: usize = 3;
+/// Pause between two rounds of calls.
+const PACE: Duration = Duration::from_millis(100);
+/// A call that begins this shortly before the first root's end may end after it.
+const MARGIN: Duration = Duration::from_secs(2);
+const CALL: Duration = Duration::from_secs(10);
+
+/// Calls that were made, by kind, and why some failed.
+#[derive(Default)]
+struct Tally {
+    calls: BTreeMap<&'static str, usize>,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn count(&mut self, kind: &'static str, result: anyhow::Result<()>) {
+        *self.calls.entry(kind).or_default() += 1;
+        if let Err(error) = result {
+            self.failures.push(format!("{kind}: {error:#}"));
+        }
+    }
+}
+
+/// Runs, prints what happened, and fails when a call or a process did.
+///
+/// # Errors
+/// What failed.
+pub async fn run() -> anyhow::Result<()> {
+    println!("setting up (an authority lives for {TTL} s, a new root is announced for {GRACE} s)");
+    let stop = CancellationToken::new();
+    let _guard = stop.clone().drop_guard();
+    let mut stage = Stage::set_up(&stop).await?;
+    let first = stage.anchors().await?;
+    let first_expires = probe::expiry(&first)?;
+    let probes = Probes::new(&stage, &first, &stop).await?;
+    println!("calls begin");
+
+    let began = Instant::now();
+    let limit = Duration::from_secs(TTL) * u32::try_from(ROTATIONS + 2)?;
+    let (mut tally, mut anchors, mut dropped) = (Tally::default(), first, 0);
+    while dropped < ROTATIONS {
+        ensure!(
+            began.elapsed() < limit,
+            "only {dropped} roots were dropped in {limit:?}"
+        );
+        let first_holds = SystemTime::now() + MARGIN < first_expires;
+        probes.round(&stage, first_holds, &mut tally).await;
+        let now = stage.anchors().await?;
+        if now != anchors {
+            let count = |text: &str| text.matches("BEGIN CERTIFICATE").count();
+            dropped += usize::from(count(&now) < count(&anchors));
+            println!(
+                "{:>6.1} s: {} trust anchors; {} calls so far, {} failed",
+                began.elapsed().as_secs_f64(),
+                count(&now),
+                tally.calls.values().sum::<usize>(),
+                tally.failures.len()
+            );
+            anchors = now;
+        }
+        stage.check_processes()?;
+        sleep(PACE).await;
+    }
+    for (kind, calls) in &tally.calls {
+        println!("  {calls:>6} {kind}");
+    }
+    for failure in tally.failures.iter().take(20) {
+        println!("  failed: {failure}");
+    }
+    if !tally.failures.is_empty() {
+        bail!(
+            "{} calls failed; logs are in {}",
+            tally.failures.len(),
+            stage.keep_logs().display()
+        );
+    }
+    println!("{ROTATIONS} roots replaced: 0 calls failed, 0 processes restarted");
+    Ok(())
+}
+
+/// Who calls whom over new connections.
+struct Probes {
+    up_to_date: Probe,
+    /// Knows the first root only.
+    frozen: Probe,
+    targets: Vec<Target>,
+}
+
+impl Probes {
+    async fn new(stage: &Stage, first: &str, stop: &CancellationToken) -> anyhow::Result<Self> {
+        let up_to_date = Probe::new(stage, Some(stage.sidecar_anchors()), first, stop).await?;
+        let frozen = Probe::new(stage, None, first, stop).await?;
+        Ok(Self {
+            up_to_date,
+            frozen,
+            targets: stage.targets()?,
+        })
+    }
+
+    async fn round(&self, stage: &Stage, first_holds: bool, tally: &mut Tally) {
+        let [one, two, frozen] = SIDECARS;
+        for (from, to) in [(one, two), (two, one)] {
+            tally.count("calls between sidecars and their apps", stage.invoke(from, to).await);
+        }
+        if first_holds {
+            tally.count(
+                "calls of a sidecar that knows the first root only",
+                stage.invoke(frozen, one).await,
+            );
+        }
+        for target in &self.targets {
+            let kind = target.kind;
+            tally.count(kind, in_time(self.up_to_date.shake_hands(target)).await);
+            // The sidecar with the first root only is no target for others once that root is gone.
+            if first_holds {
+                let kind = "new connections of a client that knows the first root only";
+                tally.count(kind, in_time(self.frozen.shake_hands(target)).await);
+            }
+        }
+    }
+}
+
+async fn in_time(call: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    timeout(CALL, call).await.context("no answer in time")?
+}
+
+/// Shared by those who wait for something in the set-up.
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> anyhow::Result<T> {
+    let wait = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let found = timeout(Duration::from_secs(90), wait).await;
+    found.with_context(|| format!("waiting for {what}"))
+}

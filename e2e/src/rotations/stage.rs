@@ -1,0 +1,470 @@
+//! Everything that takes part: objects at the API server, processes of the control plane, sidecars, an app, and what the kubelet
+//! would do.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use axum::{Router, body::Body, http::Request, routing::any};
+use http_body_util::BodyExt;
+use hyper_util::{
+    client::legacy::{Client as Http, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use k8s_openapi::api::{
+    authentication::v1::TokenRequest,
+    core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+};
+use outrigger_core::{
+    SpiffeId, TrustDomain,
+    control_plane::{Service, TRUST_BUNDLE},
+};
+use outrigger_identity::Expect;
+use outrigger_testkit::ApiServer;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{eventually, probe::Target};
+use crate::release;
+
+/// Seconds that an authority lives, and that a new root is announced.
+pub(super) const TTL: u64 = 60;
+pub(super) const GRACE: u64 = 8;
+const THRESHOLD: &str = "0.6";
+/// App ids, which are the last numbers of their addresses on loopback as well; the last one never hears of a new root.
+pub(super) const SIDECARS: [&str; 3] = ["11", "12", "13"];
+const DOMAIN: &str = "cluster.local";
+/// ConfigMap that the operator keeps in the apps' namespace.
+const DISTRIBUTED: &str = "dapr-root-ca.crt";
+
+pub(super) struct Stage {
+    client: Client,
+    folder: tempfile::TempDir,
+    control_plane: String,
+    apps: String,
+    processes: Vec<(String, Child)>,
+    http: Http<HttpConnector, Body>,
+    sentries: Vec<u16>,
+    operator: u16,
+    injector: u16,
+    internal: u16,
+    /// HTTP ports of the sidecars.
+    sidecars: Vec<(&'static str, u16)>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for (_, process) in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+impl Stage {
+    pub(super) async fn set_up(stop: &CancellationToken) -> anyhow::Result<Self> {
+        let server = ApiServer::shared().await;
+        server
+            .apply_crds(&release::workspace().join("charts/dapr/crds"))
+            .await?;
+        let mut stage = Self {
+            client: server.client(),
+            folder: tempfile::tempdir()?,
+            control_plane: server.namespace("dapr").await?,
+            apps: server.namespace("shop").await?,
+            processes: Vec::new(),
+            http: Http::builder(TokioExecutor::new()).build_http(),
+            sentries: vec![free_port()?, free_port()?],
+            operator: free_port()?,
+            injector: free_port()?,
+            internal: free_port()?,
+            sidecars: Vec::new(),
+        };
+        stage.create_objects().await?;
+        stage.start_sentries(&server.kubeconfig())?;
+        eventually("the first root", async || stage.anchors().await.ok()).await?;
+        stage.mount(&stage.control_plane, TRUST_BUNDLE, "control-plane", stop);
+        stage.mount(&stage.apps, DISTRIBUTED, "apps", stop);
+        let mounted = stage.folder.path().join("control-plane/ca.crt");
+        eventually("the mounted root", async || mounted.exists().then_some(())).await?;
+        stage.start_operator(&server.kubeconfig()).await?;
+        stage.start_injector(&server.kubeconfig()).await?;
+        stage.start_sidecars(stop).await?;
+        // The operator hands out the anchors because there are pods with sidecars.
+        let distributed = stage.sidecar_anchors();
+        eventually("the distributed anchors", async || distributed.exists().then_some(())).await?;
+        let [one, two, frozen] = SIDECARS;
+        for (from, to) in [(one, two), (two, one), (frozen, one)] {
+            let call = format!("a call from {from} to {to}");
+            eventually(&call, async || stage.invoke(from, to).await.ok()).await?;
+        }
+        Ok(stage)
+    }
+
+    async fn create_objects(&self) -> anyhow::Result<()> {
+        let empty = json!({"metadata": {"name": TRUST_BUNDLE}});
+        let (secret, map) = (serde_json::from_value(empty.clone())?, serde_json::from_value(empty)?);
+        let post = PostParams::default();
+        Api::<Secret>::namespaced(self.client.clone(), &self.control_plane)
+            .create(&post, &secret)
+            .await?;
+        Api::<ConfigMap>::namespaced(self.client.clone(), &self.control_plane)
+            .create(&post, &map)
+            .await?;
+        let system = json!({"mtls": {
+            "enabled": true, "controlPlaneTrustDomain": DOMAIN, "sentryAddress": loopback(self.sentries[0]),
+            "workloadCertTTL": "1h", "allowedClockSkew": "1s",
+        }});
+        self.configuration(&self.control_plane, "daprsystem", system).await?;
+        let resolution = json!({"nameResolution": {
+            "component": "nameformat", "version": "v1", "configuration": {"format": format!("127.0.0.{{appid}}:{}", self.internal)},
+        }});
+        self.configuration(&self.apps, "mesh", resolution).await?;
+        let webhook = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": "dapr-sidecar-injector"},
+            "webhooks": [{
+                "name": "sidecar-injector.dapr.io", "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": [],
+                "clientConfig": {"url": format!("https://{}/mutate", loopback(self.injector))},
+            }],
+        });
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(
+            "admissionregistration.k8s.io",
+            "v1",
+            "MutatingWebhookConfiguration",
+        ));
+        let webhooks: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let params = PatchParams::apply("rotations").force();
+        webhooks
+            .patch("dapr-sidecar-injector", &params, &Patch::Apply(&webhook))
+            .await?;
+        Ok(())
+    }
+
+    async fn configuration(&self, namespace: &str, name: &str, spec: Value) -> anyhow::Result<()> {
+        let kind = GroupVersionKind::gvk("dapr.io", "v1alpha1", "Configuration");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "configurations");
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let mut object = DynamicObject::new(name, &resource);
+        object.data = json!({"spec": spec});
+        api.create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    /// A pod that never runs, and a file with a token bound to it.
+    async fn pod(&self, namespace: &str, name: &str, annotations: Value) -> anyhow::Result<PathBuf> {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": name, "annotations": annotations, "labels": {"dapr.io/sidecar-injected": "true"}},
+            "spec": {"containers": [{"name": "main", "image": "none"}], "automountServiceAccountToken": false},
+        }))?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pod = pods.create(&PostParams::default(), &pod).await?;
+        let request: TokenRequest = serde_json::from_value(json!({"spec": {
+            "audiences": [format!("spiffe://{DOMAIN}/ns/{}/dapr-sentry", self.control_plane)],
+            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "uid": pod.metadata.uid},
+            "expirationSeconds": 7200,
+        }}))?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let issued = accounts
+            .create_token_request("default", &PostParams::default(), &request)
+            .await?;
+        let token = issued.status.context("no token was issued")?.token;
+        let file = self.folder.path().join(format!("{name}.token"));
+        std::fs::write(&file, token)?;
+        Ok(file)
+    }
+
+    /// App id, namespace and token of the pod that probes.
+    pub(super) async fn probe_pod(&self) -> anyhow::Result<(String, String, String)> {
+        let name = format!("probe-{}", free_port()?);
+        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "probe"});
+        let file = self.pod(&self.apps, &name, annotations).await?;
+        Ok(("probe".to_owned(), self.apps.clone(), std::fs::read_to_string(file)?))
+    }
+
+    fn start(&mut self, name: &str, program: &str, configure: impl FnOnce(&mut Command)) -> anyhow::Result<()> {
+        // All programs are built into one folder.
+        let path = std::env::current_exe()?.with_file_name(program);
+        let log = std::fs::File::create(self.folder.path().join(format!("{name}.log")))?;
+        let mut command = Command::new(&path);
+        command
+            .env_clear()
+            .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .stdin(Stdio::null());
+        configure(&mut command);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", path.display()))?;
+        self.processes.push((name.to_owned(), child));
+        Ok(())
+    }
+
+    fn start_sentries(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
+        for (number, port) in self.sentries.clone().into_iter().enumerate() {
+            let (namespace, healthz) = (self.control_plane.clone(), free_port()?);
+            self.start(&format!("sentry-{number}"), "sentry", |command| {
+                command
+                    .env("NAMESPACE", namespace)
+                    .args([
+                        "--mode",
+                        "kubernetes",
+                        "--trust-domain",
+                        DOMAIN,
+                        "--enable-metrics=false",
+                    ])
+                    .args(["--listen-address", "127.0.0.1", "--healthz-listen-address", "127.0.0.1"])
+                    .args([format!("--port={port}"), format!("--healthz-port={healthz}")])
+                    .args([
+                        format!("--ca-ttl={TTL}s"),
+                        format!("--trust-anchor-propagation-grace={GRACE}s"),
+                    ])
+                    .args(["--ca-renewal-threshold", THRESHOLD, "--kubeconfig"])
+                    .arg(kubeconfig);
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn start_operator(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
+        let annotations = json!({"dapr.io/control-plane": "operator"});
+        let token = self.pod(&self.control_plane, "dapr-operator", annotations).await?;
+        let anchors = self.folder.path().join("control-plane/ca.crt");
+        let (namespace, port, healthz) = (self.control_plane.clone(), self.operator, free_port()?);
+        self.start("operator", "operator", |command| {
+            command
+                .env("NAMESPACE", namespace)
+                .env("DAPR_SENTRY_TOKEN_FILE", token)
+                .args([
+                    "--trust-distribution",
+                    "--listen-address",
+                    "127.0.0.1",
+                    "--healthz-listen-address",
+                    "127.0.0.1",
+                ])
+                .args(["--enable-metrics=false", "--watch-interval", "0"])
+                .args([format!("--port={port}"), format!("--healthz-port={healthz}")])
+                .arg("--trust-anchors-file")
+                .arg(anchors)
+                .arg("--kubeconfig")
+                .arg(kubeconfig);
+        })
+    }
+
+    async fn start_injector(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
+        let annotations = json!({"dapr.io/control-plane": "injector"});
+        let token = self.pod(&self.control_plane, "dapr-injector", annotations).await?;
+        let anchors = self.folder.path().join("control-plane/ca.crt");
+        let (namespace, port, healthz) = (self.control_plane.clone(), self.injector, free_port()?);
+        let sentry = loopback(self.sentries[1]);
+        self.start("injector", "injector", |command| {
+            command
+                .env("NAMESPACE", namespace)
+                .env("DAPR_SENTRY_TOKEN_FILE", token)
+                .env("DAPR_TRUST_ANCHORS_FILE", anchors)
+                .env("DAPR_SENTRY_ADDRESS", sentry)
+                .env("SIDECAR_IMAGE", "daprd")
+                .args(["--listen-address", "127.0.0.1", "--healthz-listen-address", "127.0.0.1"])
+                .args(["--enable-metrics=false", "--scheduler-enabled=false"])
+                .args([format!("--port={port}"), format!("--healthz-port={healthz}")])
+                .arg("--kubeconfig")
+                .arg(kubeconfig);
+        })
+    }
+
+    async fn start_sidecars(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let app = app(stop).await?;
+        let anchors = self.anchors().await?;
+        for (number, id) in SIDECARS.into_iter().enumerate() {
+            let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": id, "dapr.io/config": "mesh"});
+            let token = self.pod(&self.apps, &format!("app-{id}"), annotations).await?;
+            let (http, internal) = (free_port()?, self.internal);
+            let (namespace, control_plane) = (self.apps.clone(), self.control_plane.clone());
+            let (operator, sentry) = (loopback(self.operator), loopback(self.sentries[number % 2]));
+            let (anchors, file) = (anchors.clone(), self.sidecar_anchors());
+            self.start(&format!("daprd-{id}"), "daprd", |command| {
+                command
+                    .env("NAMESPACE", namespace)
+                    .env("POD_NAME", format!("app-{id}"))
+                    .env("DAPR_TRUST_ANCHORS", anchors)
+                    .env("DAPR_CONTROLPLANE_NAMESPACE", control_plane)
+                    .env("DAPR_CONTROLPLANE_TRUST_DOMAIN", DOMAIN)
+                    .env("DAPR_SENTRY_TOKEN_FILE", token)
+                    .args([
+                        "--mode",
+                        "kubernetes",
+                        "--app-id",
+                        id,
+                        "--config",
+                        "mesh",
+                        "--enable-mtls",
+                    ])
+                    .args(["--control-plane-address", &operator, "--sentry-address", &sentry])
+                    .args([format!("--app-port={app}"), format!("--dapr-http-port={http}")])
+                    .args(["--dapr-grpc-port", "0", "--dapr-public-port", "0"])
+                    .args([
+                        "--dapr-listen-addresses",
+                        "127.0.0.1",
+                        "--dapr-public-listen-address",
+                        "127.0.0.1",
+                    ])
+                    .args([format!("--dapr-internal-grpc-port={internal}")])
+                    .args(["--dapr-internal-grpc-listen-address", &format!("127.0.0.{id}")])
+                    .arg("--enable-metrics=false");
+                if number < 2 {
+                    command.env("DAPR_TRUST_ANCHORS_FILE", file);
+                }
+            })?;
+            self.sidecars.push((id, http));
+        }
+        Ok(())
+    }
+
+    /// Copies a ConfigMap's anchors to where pods see them, as the kubelet does.
+    fn mount(&self, namespace: &str, name: &'static str, folder: &str, stop: &CancellationToken) {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let (folder, stop) = (self.folder.path().join(folder), stop.clone());
+        tokio::spawn(async move {
+            while !stop.is_cancelled() {
+                if let Err(error) = copy(&maps, name, &folder).await {
+                    eprintln!("mounting {name}: {error:#}");
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+    }
+
+    /// Where sidecars that follow the anchors read them.
+    pub(super) fn sidecar_anchors(&self) -> PathBuf {
+        self.folder.path().join("apps/ca.crt")
+    }
+
+    /// The anchors that the control plane publishes.
+    pub(super) async fn anchors(&self) -> anyhow::Result<String> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.control_plane);
+        let data = maps.get(TRUST_BUNDLE).await?.data.unwrap_or_default();
+        data.get("ca.crt").cloned().context("no anchors yet")
+    }
+
+    /// Calls an app through two sidecars.
+    pub(super) async fn invoke(&self, from: &str, to: &str) -> anyhow::Result<()> {
+        let port = self
+            .sidecars
+            .iter()
+            .find(|(id, _)| *id == from)
+            .context("no such sidecar")?
+            .1;
+        let uri = format!("http://127.0.0.1:{port}/v1.0/invoke/{to}/method/hello");
+        let request = Request::get(uri).body(Body::empty())?;
+        let answer = tokio::time::timeout(super::CALL, self.http.request(request)).await??;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        ensure!(status.is_success(), "{status} {}", String::from_utf8_lossy(&body));
+        Ok(())
+    }
+
+    /// Address and id of a sentry.
+    pub(super) fn sentry(&self) -> anyhow::Result<(String, SpiffeId)> {
+        Ok((loopback(self.sentries[1]), self.id(Service::Sentry)?))
+    }
+
+    fn id(&self, service: Service) -> anyhow::Result<SpiffeId> {
+        Ok(service.spiffe_id(&TrustDomain::new(DOMAIN)?, &self.control_plane)?)
+    }
+
+    /// Everybody who listens.
+    pub(super) fn targets(&self) -> anyhow::Result<Vec<Target>> {
+        let target = |kind, address, expect| Target { kind, address, expect };
+        let mut targets = vec![
+            target(
+                "new connections to the operator",
+                loopback(self.operator),
+                Expect::Id(self.id(Service::Operator)?),
+            ),
+            target(
+                "new connections to the injector",
+                loopback(self.injector),
+                Expect::Id(self.id(Service::Injector)?),
+            ),
+        ];
+        for port in &self.sentries {
+            targets.push(target(
+                "new connections to sentry",
+                loopback(*port),
+                Expect::Id(self.id(Service::Sentry)?),
+            ));
+        }
+        for id in &SIDECARS[..2] {
+            let expect = Expect::Workload {
+                namespace: self.apps.clone(),
+                app_id: (*id).to_owned(),
+            };
+            targets.push(target(
+                "new connections to sidecars",
+                format!("127.0.0.{id}:{}", self.internal),
+                expect,
+            ));
+        }
+        Ok(targets)
+    }
+
+    /// # Errors
+    /// When a process has ended.
+    pub(super) fn check_processes(&mut self) -> anyhow::Result<()> {
+        for (name, process) in &mut self.processes {
+            if let Some(status) = process.try_wait()? {
+                let log = std::fs::read_to_string(self.folder.path().join(format!("{name}.log")))?;
+                let last: Vec<_> = log.lines().rev().take(5).collect();
+                bail!("{name} ended ({status}): {last:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves the folder in place.
+    pub(super) fn keep_logs(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        self.folder.path().to_owned()
+    }
+}
+
+async fn copy(maps: &Api<ConfigMap>, name: &str, folder: &Path) -> anyhow::Result<()> {
+    let Some(map) = maps.get_opt(name).await? else {
+        return Ok(());
+    };
+    let Some(text) = map.data.and_then(|mut data| data.remove("ca.crt")) else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder)?;
+    let new = folder.join("..new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, folder.join("ca.crt"))?;
+    Ok(())
+}
+
+/// An app that answers everything; its port.
+async fn app(stop: &CancellationToken) -> anyhow::Result<u16> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    let router = Router::new().fallback(any(|| async { "hello" }));
+    let stopped = stop.clone().cancelled_owned();
+    tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
+    Ok(port)
+}
+
+fn loopback(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}

@@ -1,0 +1,258 @@
+//! What is known of other objects, by the names that objects use for them. No I/O, no clock.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    sync::Arc,
+};
+
+use outrigger_crds::{Related, references::Role};
+use outrigger_process::kubernetes::watch::ObjectKey;
+
+use crate::pods::PodChange;
+
+/// Something about other objects that a condition may depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Fact {
+    /// Whether a pod has the app id; the key's name is the id.
+    App(ObjectKey),
+    /// Whether a pod names the Configuration.
+    Use(ObjectKey),
+    /// Type and scopes of the component.
+    Component(ObjectKey),
+    /// The Subscriptions of the topic.
+    Topic(Topic),
+}
+
+/// A topic of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Topic {
+    pub(super) namespace: String,
+    pub(super) pubsub: String,
+    pub(super) topic: String,
+}
+
+/// Where facts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    Components,
+    Subscriptions,
+    Pods,
+}
+
+impl Source {
+    /// `None` for kinds that no condition of others depends on.
+    pub fn of(kind: &str) -> Option<Self> {
+        match kind {
+            "Component" => Some(Self::Components),
+            "Subscription" => Some(Self::Subscriptions),
+            _ => None,
+        }
+    }
+}
+
+/// Whether what a source does not show does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Knowledge {
+    /// The first list is not complete.
+    #[default]
+    Pending,
+    Complete,
+    /// The API server refuses to tell.
+    Unavailable,
+}
+
+/// App ids; empty means every app.
+pub(super) type Scopes = Arc<[String]>;
+
+/// A component, as far as others look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ComponentFact {
+    /// `None` if the object cannot be decoded.
+    pub(super) type_: Option<String>,
+    pub(super) scopes: Scopes,
+}
+
+/// Everything known.
+#[derive(Default)]
+pub(super) struct Facts {
+    sources: HashMap<Source, Knowledge>,
+    /// How many pods have each app id.
+    apps: HashMap<ObjectKey, usize>,
+    /// How many pods name each Configuration.
+    uses: HashMap<ObjectKey, usize>,
+    components: HashMap<ObjectKey, ComponentFact>,
+    /// By topic, the names of its Subscriptions.
+    topics: HashMap<Topic, BTreeMap<String, Scopes>>,
+    /// By Subscription, its topic.
+    subscriptions: HashMap<ObjectKey, Topic>,
+}
+
+impl Topic {
+    /// `None` while a name is missing.
+    pub(super) fn of(namespace: &str, role: Role<'_>) -> Option<Self> {
+        match role {
+            Role::Subscription { pubsub, topic } if !pubsub.is_empty() && !topic.is_empty() => Some(Self {
+                namespace: namespace.to_owned(),
+                pubsub: pubsub.to_owned(),
+                topic: topic.to_owned(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl Facts {
+    pub(super) fn knowledge(&self, source: Source) -> Knowledge {
+        self.sources.get(&source).copied().unwrap_or_default()
+    }
+
+    /// Returns whether that is new. What was complete once stays so: a watch that fails later leaves what it has shown.
+    pub(super) fn set_knowledge(&mut self, source: Source, knowledge: Knowledge) -> bool {
+        let current = self.knowledge(source);
+        if current == knowledge || current == Knowledge::Complete {
+            return false;
+        }
+        self.sources.insert(source, knowledge);
+        true
+    }
+
+    /// Takes in an object, `None` if it is one of `kind` that cannot be decoded. Returns the facts that changed.
+    pub(super) fn observe<K: Related>(&mut self, key: &ObjectKey, object: Option<&K>) -> Vec<Fact> {
+        let role = object.map_or(Role::None, Related::role);
+        let scopes = || object.map_or_else(Scopes::default, |object| object.scopes().into());
+        match Source::of(K::KIND) {
+            Some(Source::Components) => {
+                let type_ = match role {
+                    Role::Component(type_) => Some(type_.to_owned()),
+                    _ => None,
+                };
+                let fact = ComponentFact {
+                    type_,
+                    scopes: scopes(),
+                };
+                self.set_component(key, Some(fact))
+            }
+            Some(Source::Subscriptions) => self.set_subscription(key, Topic::of(&key.namespace, role), scopes()),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes in that an object is gone. Returns the facts that changed.
+    pub(super) fn forget(&mut self, kind: &str, key: &ObjectKey) -> Vec<Fact> {
+        match Source::of(kind) {
+            Some(Source::Components) => self.set_component(key, None),
+            Some(Source::Subscriptions) => self.set_subscription(key, None, Scopes::default()),
+            _ => Vec::new(),
+        }
+    }
+
+    fn set_component(&mut self, key: &ObjectKey, fact: Option<ComponentFact>) -> Vec<Fact> {
+        if self.components.get(key) == fact.as_ref() {
+            return Vec::new();
+        }
+        match fact {
+            Some(fact) => self.components.insert(key.clone(), fact),
+            None => self.components.remove(key),
+        };
+        vec![Fact::Component(key.clone())]
+    }
+
+    fn set_subscription(&mut self, key: &ObjectKey, topic: Option<Topic>, scopes: Scopes) -> Vec<Fact> {
+        let known = |facts: &Self| {
+            topic
+                .as_ref()
+                .and_then(|topic| facts.topics.get(topic)?.get(&key.name).cloned())
+        };
+        if self.subscriptions.get(key) == topic.as_ref() && known(self).is_none_or(|known| known == scopes) {
+            return Vec::new();
+        }
+        let mut changed = Vec::new();
+        if let Some(old) = self.subscriptions.remove(key) {
+            if let Some(names) = self.topics.get_mut(&old) {
+                names.remove(&key.name);
+                if names.is_empty() {
+                    self.topics.remove(&old);
+                }
+            }
+            changed.push(Fact::Topic(old));
+        }
+        if let Some(topic) = topic {
+            let names = self.topics.entry(topic.clone()).or_default();
+            names.insert(key.name.clone(), scopes);
+            self.subscriptions.insert(key.clone(), topic.clone());
+            changed.push(Fact::Topic(topic));
+        }
+        changed
+    }
+
+    /// Takes in a pod. Returns the facts that changed: the first or the last pod of its app, or of its Configuration.
+    pub(super) fn pod(&mut self, change: &PodChange) -> Vec<Fact> {
+        let key = |name: &str| ObjectKey::new(&change.namespace, name);
+        let (before, after) = (change.before.as_ref(), change.after.as_ref());
+        let mut changed = Vec::new();
+        // First those that come, so that a pod that changes does not make its app vanish in between.
+        for (info, count) in [(after, up as Count), (before, down)] {
+            let Some(info) = info else { continue };
+            let app = key(&info.app);
+            if count(&mut self.apps, &app) {
+                changed.push(Fact::App(app));
+            }
+            if let Some(configuration) = &info.configuration {
+                let configuration = key(configuration);
+                if count(&mut self.uses, &configuration) {
+                    changed.push(Fact::Use(configuration));
+                }
+            }
+        }
+        changed
+    }
+
+    pub(super) fn has_app(&self, key: &ObjectKey) -> bool {
+        self.apps.contains_key(key)
+    }
+
+    pub(super) fn is_used(&self, configuration: &ObjectKey) -> bool {
+        self.uses.contains_key(configuration)
+    }
+
+    pub(super) fn component(&self, key: &ObjectKey) -> Option<&ComponentFact> {
+        self.components.get(key)
+    }
+
+    /// Names and scopes of the Subscriptions of a topic.
+    pub(super) fn subscriptions(&self, topic: &Topic) -> impl Iterator<Item = (&str, &Scopes)> {
+        let names = self.topics.get(topic).into_iter().flatten();
+        names.map(|(name, scopes)| (name.as_str(), scopes))
+    }
+}
+
+type Count = fn(&mut HashMap<ObjectKey, usize>, &ObjectKey) -> bool;
+
+/// Returns whether it is the first.
+fn up(counts: &mut HashMap<ObjectKey, usize>, key: &ObjectKey) -> bool {
+    let count = counts.entry(key.clone()).or_default();
+    *count += 1;
+    *count == 1
+}
+
+/// Returns whether it was the last.
+fn down(counts: &mut HashMap<ObjectKey, usize>, key: &ObjectKey) -> bool {
+    let Some(count) = counts.get_mut(key) else {
+        return false;
+    };
+    *count -= 1;
+    let last = *count == 0;
+    if last {
+        counts.remove(key);
+    }
+    last
+}
+
+#[cfg(test)]
+impl Facts {
+    pub(super) fn is_empty(&self) -> bool {
+        let counts = self.apps.is_empty() && self.uses.is_empty();
+        counts && self.components.is_empty() && self.topics.is_empty() && self.subscriptions.is_empty()
+    }
+}

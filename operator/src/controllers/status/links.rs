@@ -1,0 +1,184 @@
+//! How an object depends on others, and what there is to say about it. No I/O, no clock.
+
+use std::collections::BTreeSet;
+
+use outrigger_crds::{
+    Related, SecretStore,
+    references::{Reference, Role, Target},
+};
+use outrigger_process::kubernetes::watch::ObjectKey;
+
+use super::facts::{ComponentFact, Fact, Facts, Knowledge, Scopes, Source, Topic};
+
+/// How an object depends on others.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    references: Vec<Reference>,
+    scopes: Scopes,
+    /// Field and name of the secret store component.
+    store: Option<(&'static str, String)>,
+    topic: Option<Topic>,
+    /// Whether pods have to name it to use it.
+    chosen_by_pods: bool,
+}
+
+/// What there is to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// What makes nothing unacceptable.
+    pub warnings: Vec<String>,
+    pub store: Store,
+}
+
+/// What became of the named secret store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Store {
+    /// It exists, or none is named.
+    #[default]
+    Fine,
+    /// It does not, and why not.
+    Missing(String),
+    /// It cannot be told, and why.
+    Unknown(String),
+}
+
+impl Links {
+    /// `system` is the control plane's Configuration, which no pod names.
+    pub(super) fn of<K: Related>(object: &K, key: &ObjectKey, system: &ObjectKey) -> Self {
+        let store = match object.secret_store() {
+            SecretStore::Component(name) => Some((object.secret_store_field(), name.to_owned())),
+            SecretStore::Kubernetes => None,
+        };
+        Self {
+            references: object.references(),
+            scopes: object.scopes().into(),
+            store,
+            topic: Topic::of(&key.namespace, object.role()),
+            chosen_by_pods: matches!(object.role(), Role::Configuration) && key != system,
+        }
+    }
+
+    /// What the conditions depend on.
+    pub(super) fn facts(&self, key: &ObjectKey) -> BTreeSet<Fact> {
+        let named = |name: &str| ObjectKey::new(&key.namespace, name);
+        let references = self.references.iter().map(|reference| match &reference.target {
+            Target::App(id) => Fact::App(named(id)),
+            Target::Component { name, .. } => Fact::Component(named(name)),
+        });
+        let store = self.store.iter().map(|(_, name)| Fact::Component(named(name)));
+        let topic = self.topic.iter().cloned().map(Fact::Topic);
+        let used = self.chosen_by_pods.then(|| Fact::Use(key.clone()));
+        references.chain(store).chain(topic).chain(used).collect()
+    }
+
+    /// `None` as long as something that it depends on is still being listed.
+    pub(super) fn check(&self, key: &ObjectKey, facts: &Facts) -> Option<Surroundings> {
+        let sources: Vec<_> = self.facts(key).iter().map(Fact::source).collect();
+        if sources
+            .iter()
+            .any(|source| facts.knowledge(*source) == Knowledge::Pending)
+        {
+            return None;
+        }
+        let known = |source| facts.knowledge(source) == Knowledge::Complete;
+        let (pods, components) = (known(Source::Pods), known(Source::Components));
+        let named = |name: &str| ObjectKey::new(&key.namespace, name);
+        let mut warnings = Vec::new();
+        for Reference { field, target } in &self.references {
+            match target {
+                Target::App(id) if pods && !facts.has_app(&named(id)) => {
+                    warnings.push(format!("{field}: no pod in this namespace has the app id {id:?}"));
+                }
+                Target::Component { name, category } if components => {
+                    let found = facts.component(&named(name));
+                    warnings.extend(mismatch(field, name, *category, found));
+                    warnings.extend(self.out_of_scope(field, name, found));
+                }
+                _ => {}
+            }
+        }
+        warnings.extend(self.topic.as_ref().and_then(|topic| self.duplicates(key, topic, facts)));
+        if self.chosen_by_pods && pods && !facts.is_used(key) {
+            let unused =
+                "metadata.name: no pod in this namespace names this Configuration in its annotation dapr.io/config";
+            warnings.push(unused.to_owned());
+        }
+        let store = match &self.store {
+            None => Store::Fine,
+            Some((field, name)) if components => {
+                let found = facts.component(&named(name));
+                match mismatch(field, name, Some("secretstores"), found) {
+                    Some(text) => Store::Missing(text),
+                    None => {
+                        warnings.extend(self.out_of_scope(field, name, found));
+                        Store::Fine
+                    }
+                }
+            }
+            Some((field, name)) => Store::Unknown(format!(
+                "{field}: the operator is not allowed to list Components, so it cannot tell whether {name:?} exists"
+            )),
+        };
+        Some(Surroundings { warnings, store })
+    }
+
+    fn out_of_scope(&self, field: &str, name: &str, found: Option<&ComponentFact>) -> Option<String> {
+        let scopes = &found?.scopes;
+        (!overlap(&self.scopes, scopes)).then(|| {
+            let apps = scopes.join(", ");
+            format!("{field}: component {name:?} has the scopes {apps}, expected one of the apps in scopes among them")
+        })
+    }
+
+    fn duplicates(&self, key: &ObjectKey, topic: &Topic, facts: &Facts) -> Option<String> {
+        const NAMED: usize = 3;
+        let others = facts.subscriptions(topic);
+        let others = others.filter(|(name, scopes)| *name != key.name && overlap(&self.scopes, scopes));
+        let mut names: Vec<_> = others.map(|(name, _)| format!("{name:?}")).collect();
+        if names.is_empty() {
+            return None;
+        }
+        if names.len() > NAMED {
+            let more = names.len() - NAMED;
+            names.truncate(NAMED);
+            names.push(format!("{more} more"));
+        }
+        Some(format!(
+            "spec.topic: {:?} of component {:?} is subscribed to by {} too, expected one Subscription for an app and a topic",
+            topic.topic,
+            topic.pubsub,
+            names.join(", ")
+        ))
+    }
+}
+
+impl Fact {
+    pub(super) fn source(&self) -> Source {
+        match self {
+            Self::App(_) | Self::Use(_) => Source::Pods,
+            Self::Component(_) => Source::Components,
+            Self::Topic(_) => Source::Subscriptions,
+        }
+    }
+}
+
+/// Whether an app may see both. Empty scopes mean every app.
+fn overlap(one: &[String], other: &[String]) -> bool {
+    one.is_empty() || other.is_empty() || one.iter().any(|app| other.contains(app))
+}
+
+/// What is wrong with the component that a field names.
+fn mismatch(field: &str, name: &str, category: Option<&str>, found: Option<&ComponentFact>) -> Option<String> {
+    let Some(found) = found else {
+        let expected = category.map_or_else(String::new, |category| format!(", expected one of type {category}.*"));
+        return Some(format!(
+            "{field}: there is no component {name:?} in this namespace{expected}"
+        ));
+    };
+    let (category, type_) = (category?, found.type_.as_deref()?);
+    // Sidecars look types up without regard to case.
+    let fits = type_
+        .split_once('.')
+        .is_some_and(|(prefix, _)| prefix.eq_ignore_ascii_case(category));
+    (!fits).then(|| format!("{field}: component {name:?} has the type {type_:?}, expected {category}.*"))
+}
