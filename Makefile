@@ -60,13 +60,17 @@ upstream-encoder: kubernetes ## Upstream's own encoder judges what sidecars are 
 prove: rotations races upstream-encoder ## What is too long for CI: all of these, and the cluster suite REPEAT times (default 5)
 	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; $(MAKE) --no-print-directory test-cluster; done
 
-bench: kubernetes images bench-signing ## Memory, the way of an edit, certificates; each beside the API server's own time
+bench: kubernetes images bench-signing bench-fanout ## Memory, the way of an edit, certificates, streams; each beside the API server's own time
 	@$(CARGO_TARGET_DIR)/debug/bench
 
 # An optimised load program, or it would be what is measured.
 bench-signing: kubernetes ## Certificates a second, and storms of sidecars that ask for theirs
 	@cargo build $(CARGO_FLAGS) --quiet --release -p outrigger-e2e --bin bench
 	@$(CARGO_TARGET_DIR)/release/bench signing
+
+bench-fanout: kubernetes ## An edit on its way to 100, 1000, 2000 and 5000 sidecars, and what they cost the operator
+	@cargo build $(CARGO_FLAGS) --quiet --release -p outrigger-e2e --bin bench
+	@$(CARGO_TARGET_DIR)/release/bench fanout
 
 # With the pinned compiler: its coverage flags are all that fuzzing needs of a nightly one. New inputs stay in the cache, and are
 # where the next run goes on from.

@@ -45,7 +45,7 @@ impl SecretRules {
     };
 
     /// The key that is looked up. For most kinds an empty one means the Secret's name.
-    fn key<'a>(self, secret: &SecretUse<'a>) -> Option<&'a str> {
+    pub fn key<'a>(self, secret: &SecretUse<'a>) -> Option<&'a str> {
         match (secret.key, self.missing_key) {
             ("", MissingKey::Fail) => None,
             ("", _) => Some(secret.name),

@@ -1,6 +1,7 @@
 //! Measurements on a real cluster. Machines differ and are noisy: what counts is each figure beside the API server's own, taken
 //! in the same run.
 
+pub mod fanout;
 mod process;
 pub mod signing;
 

@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // Channels come from the identity library, which owns TLS.
         .build_transport(false)
+        .codec_path("crate::codec::LeanCodec")
         // Shared without copying: one encoded resource goes to every stream, one payload through every hop.
         .bytes(".")
         .skip_protoc_run()

@@ -21,9 +21,9 @@ use crate::{
     index::Index,
     kinds::{Indexes, Kind, Visitor},
     metrics::Metrics,
-    pods::Pods,
+    pods::{Pods, Selection},
     scope::Scope,
-    secrets::{FromApiServer, KEEP, Secrets},
+    secrets::{Follower, FromApiServer, KEEP, Secrets},
     trust, watchdog,
     watches::{Caches, PODS, follow_kind, follow_pods},
 };
@@ -52,7 +52,7 @@ impl Core {
         Self {
             indexes: Indexes::new(&metrics),
             pods: Arc::default(),
-            secrets: Arc::new(Secrets::new(Box::new(source), metrics.secret_reads.clone())),
+            secrets: Arc::new(Secrets::new(Box::new(source), metrics.clone())),
             board: Arc::new(Board::new(system)),
             events: Arc::new(events),
             clients,
@@ -63,7 +63,7 @@ impl Core {
 
     /// Starts the watches. `caches` becomes ready when all first lists are complete.
     pub fn spawn_watches(&self, tasks: &mut Tasks, caches: Target) {
-        let mut names = Names(vec![PODS]);
+        let mut names = Names(PODS.to_vec());
         self.indexes.visit(&mut names);
         let caches = Arc::new(Caches::new(caches, names.0));
         self.indexes.visit(&mut Spawner {
@@ -80,17 +80,28 @@ impl Core {
             stop.cancelled().await;
             Ok(())
         });
+        for selection in Selection::ALL {
+            let pods = follow_pods(
+                self.clients.watches.clone(),
+                self.scope.clone(),
+                selection,
+                self.pods.clone(),
+                self.board.clone(),
+                caches.clone(),
+                tasks.stop().clone(),
+            );
+            tasks.spawn("pod watch", async move {
+                pods.await;
+                Ok(())
+            });
+        }
+        let follower = Follower::new(self.secrets.clone(), self.indexes.clone(), self.clients.watches.clone());
         let stop = tasks.stop().clone();
-        let pods = follow_pods(
-            self.clients.watches.clone(),
-            self.scope.clone(),
-            self.pods.clone(),
-            self.board.clone(),
-            caches,
-            stop,
-        );
-        tasks.spawn("pod watch", async move {
-            pods.await;
+        tasks.spawn("secrets", async move {
+            tokio::select! {
+                () = follower.run() => {}
+                () = stop.cancelled() => {}
+            }
             Ok(())
         });
         let stop = tasks.stop().clone();

@@ -19,13 +19,17 @@ pub trait Kind: Related {
     /// which must keep nobody from becoming ready.
     const OPTIONAL: bool;
 
+    /// Whether a stock sidecar takes a change without restarting. What changes in the Secrets of the others reaches it with the
+    /// next list only.
+    const RELOADS_LIVE: bool;
+
     fn event(payload: Bytes, type_: ResourceEventType) -> Self::Event;
 
     fn index(indexes: &Indexes) -> &Arc<Index<Self>>;
 }
 
 macro_rules! kinds {
-    ($($kind:ident in $index:ident as $event:ident { $payload:ident } optional $optional:literal;)*) => {
+    ($($kind:ident in $index:ident as $event:ident { $payload:ident } optional $optional:literal live $live:literal;)*) => {
         /// One index a kind.
         #[derive(Clone)]
         pub struct Indexes {
@@ -47,6 +51,7 @@ macro_rules! kinds {
             type Event = proto::$event;
 
             const OPTIONAL: bool = $optional;
+            const RELOADS_LIVE: bool = $live;
 
             fn event(payload: Bytes, type_: ResourceEventType) -> Self::Event {
                 proto::$event { $payload: payload, r#type: type_.into() }
@@ -65,11 +70,11 @@ pub trait Visitor {
 }
 
 kinds! {
-    Component in components as ComponentUpdateEvent { component } optional false;
-    Configuration in configurations as ConfigurationUpdateEvent { configuration } optional false;
-    HTTPEndpoint in http_endpoints as HttpEndpointUpdateEvent { http_endpoints } optional false;
-    MCPServer in mcp_servers as McpServerUpdateEvent { mcp_server } optional true;
-    Resiliency in resiliencies as ResiliencyUpdateEvent { resiliency } optional false;
-    Subscription in subscriptions as SubscriptionUpdateEvent { subscription } optional false;
-    WorkflowAccessPolicy in workflow_access_policies as WorkflowAccessPolicyUpdateEvent { policy } optional true;
+    Component in components as ComponentUpdateEvent { component } optional false live true;
+    Configuration in configurations as ConfigurationUpdateEvent { configuration } optional false live false;
+    HTTPEndpoint in http_endpoints as HttpEndpointUpdateEvent { http_endpoints } optional false live false;
+    MCPServer in mcp_servers as McpServerUpdateEvent { mcp_server } optional true live true;
+    Resiliency in resiliencies as ResiliencyUpdateEvent { resiliency } optional false live false;
+    Subscription in subscriptions as SubscriptionUpdateEvent { subscription } optional false live true;
+    WorkflowAccessPolicy in workflow_access_policies as WorkflowAccessPolicyUpdateEvent { policy } optional true live true;
 }

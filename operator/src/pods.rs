@@ -1,5 +1,5 @@
-//! What is known of pods that ask for a sidecar, from a watch of their metadata: the Configuration that each app uses, and
-//! whether the pods of an owner got their sidecar.
+//! What is known of pods that ask for a sidecar, from watches of their metadata: the Configuration that each app uses, and
+//! whether the pods of an owner got their sidecar. Nothing is kept of other pods.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,6 +18,15 @@ use crate::slim::Slim;
 /// A pod, its metadata only.
 pub type PodMetadata = Slim<Pod>;
 
+/// Which pods a watch selects, by the label that injection leaves. Together they see every pod once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// Those that the injector has patched.
+    Injected,
+    /// All others.
+    NotInjected,
+}
+
 /// Name of the Configuration that an app's pods are annotated with.
 pub type Assigned = Option<Arc<str>>;
 
@@ -31,6 +40,8 @@ pub struct PodInfo {
     pub owner: Option<String>,
     /// Whether the injector's label says that it has a sidecar.
     pub injected: bool,
+    /// The watch that sees it.
+    pub selection: Selection,
     pub created: Option<Timestamp>,
 }
 
@@ -43,7 +54,7 @@ pub struct Pods {
 
 #[derive(Default)]
 struct Inner {
-    synced: bool,
+    synced: Vec<Selection>,
     namespaces: HashMap<String, Namespace>,
 }
 
@@ -55,10 +66,34 @@ struct Namespace {
     assigned: HashMap<String, watch::Sender<Assigned>>,
 }
 
+impl Selection {
+    pub const ALL: [Self; 2] = [Self::Injected, Self::NotInjected];
+
+    /// The label selector of the watch.
+    pub fn selector(self) -> String {
+        match self {
+            Self::Injected => annotations::LABEL_INJECTED.to_owned(),
+            Self::NotInjected => format!("!{}", annotations::LABEL_INJECTED),
+        }
+    }
+
+    fn of(pod: &PodMetadata) -> Self {
+        match pod.label(annotations::LABEL_INJECTED) {
+            Some(_) => Self::Injected,
+            None => Self::NotInjected,
+        }
+    }
+}
+
+/// Whether a pod asks for a sidecar.
+pub fn asks_for_sidecar(pod: &PodMetadata) -> bool {
+    pod.annotation(annotations::ENABLED).is_some_and(annotations::truthy)
+}
+
 impl PodInfo {
     /// `None` for pods that do not ask for a sidecar.
     fn of(pod: &PodMetadata) -> Option<Self> {
-        if !pod.annotation(annotations::ENABLED).is_some_and(annotations::truthy) {
+        if !asks_for_sidecar(pod) {
             return None;
         }
         let metadata = &pod.metadata;
@@ -70,6 +105,7 @@ impl PodInfo {
             configuration: non_empty(annotations::CONFIG).map(Into::into),
             owner: pod.controller().map(|owner| owner.uid.clone()),
             injected: pod.label(annotations::LABEL_INJECTED) == Some("true"),
+            selection: Selection::of(pod),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
         })
     }
@@ -87,17 +123,20 @@ impl Pods {
     /// Takes in a pod that is new or changed. Returns what changed of what is known.
     pub fn apply(&self, pod: &PodMetadata) -> Option<PodChange> {
         let key = ObjectKey::of(pod);
-        self.set(&key, PodInfo::of(pod))
+        self.set(&key, PodInfo::of(pod), Selection::of(pod))
     }
 
-    /// Takes in that a pod is gone. Returns what changed of what is known.
-    pub fn delete(&self, key: &ObjectKey) -> Option<PodChange> {
-        self.set(key, None)
+    /// Takes in that a watch no longer sees a pod. Returns what changed of what is known.
+    pub fn delete(&self, key: &ObjectKey, selection: Selection) -> Option<PodChange> {
+        self.set(key, None, selection)
     }
 
-    fn set(&self, key: &ObjectKey, info: Option<PodInfo>) -> Option<PodChange> {
+    fn set(&self, key: &ObjectKey, info: Option<PodInfo>, selection: Selection) -> Option<PodChange> {
         let mut inner = self.inner.write();
-        if info.is_none() && !inner.namespaces.contains_key(&key.namespace) {
+        let known = inner.namespaces.get(&key.namespace);
+        let known = known.and_then(|space| space.pods.get(&key.name));
+        // A pod whose label changes leaves one watch and enters the other, and either may be first.
+        if info.is_none() && known.is_none_or(|known| known.selection != selection) {
             return None;
         }
         let space = inner.namespaces.entry(key.namespace.clone()).or_default();
@@ -126,14 +165,19 @@ impl Pods {
         Some(change)
     }
 
-    pub fn set_synced(&self) {
-        self.inner.write().synced = true;
+    /// Takes in that a watch has seen all its pods.
+    pub fn set_synced(&self, selection: Selection) {
+        let mut inner = self.inner.write();
+        if !inner.synced.contains(&selection) {
+            inner.synced.push(selection);
+        }
+        drop(inner);
         self.changes.send_replace(());
     }
 
     /// Whether all pods have been seen.
     pub fn synced(&self) -> bool {
-        self.inner.read().synced
+        self.inner.read().synced.len() == Selection::ALL.len()
     }
 
     /// Marked changed whenever something about pods changes.
@@ -240,7 +284,7 @@ mod tests {
             !assigned.has_changed().unwrap(),
             "a pod without an annotation decides nothing"
         );
-        pods.delete(&ObjectKey::new("shop", "b"));
+        pods.delete(&ObjectKey::new("shop", "b"), Selection::NotInjected);
         assert_eq!(assigned.borrow_and_update().as_deref(), Some("tracing"));
     }
 
@@ -260,6 +304,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_gets_its_label_moves_from_one_watch_to_the_other() {
+        let labelled = || {
+            let mut pod = pod(
+                "cart",
+                OLD,
+                json!({"dapr.io/enabled": "true", "dapr.io/config": "tracing"}),
+            );
+            pod.metadata.labels = Some([(annotations::LABEL_INJECTED.to_owned(), "true".to_owned())].into());
+            pod
+        };
+        let key = ObjectKey::new("shop", "cart");
+        let pods = Pods::default();
+        pods.apply(&pod("cart", OLD, json!({"dapr.io/enabled": "true"})));
+        pods.apply(&labelled());
+        pods.delete(&key, Selection::NotInjected);
+        assert_eq!(pods.assigned("shop", "cart").borrow().as_deref(), Some("tracing"));
+        pods.delete(&key, Selection::Injected);
+        assert_eq!(*pods.assigned("shop", "cart").borrow(), None);
+    }
+
+    #[test]
     fn namespaces_are_named_while_they_have_a_pod_with_a_sidecar() {
         let pods = Pods::default();
         let asks = pod("cart", OLD, json!({"dapr.io/enabled": "true"}));
@@ -270,7 +335,7 @@ mod tests {
         has.metadata.labels = Some(labels.into());
         pods.apply(&has);
         assert_eq!(pods.namespaces_with_sidecars(), ["shop".to_owned()].into());
-        pods.delete(&ObjectKey::new("shop", "cart"));
+        pods.delete(&ObjectKey::new("shop", "cart"), Selection::Injected);
         assert!(pods.namespaces_with_sidecars().is_empty());
     }
 
@@ -279,7 +344,7 @@ mod tests {
         let pods = Pods::default();
         drop(pods.assigned("shop", "cart"));
         pods.apply(&pod("cart", OLD, json!({"dapr.io/enabled": "true"})));
-        pods.delete(&ObjectKey::new("shop", "cart"));
+        pods.delete(&ObjectKey::new("shop", "cart"), Selection::NotInjected);
         assert!(pods.inner.read().namespaces.is_empty());
     }
 }

@@ -1,72 +1,46 @@
-//! Secrets, read when something is about to be sent that refers to them, and forgotten seconds later. Rotations show within
-//! those seconds; sidecars look again each minute.
+//! Secrets that resources refer to. Those that a connected sidecar needs are watched, and forgotten once none does; everybody
+//! else's are read on demand. Kubernetes cannot limit a right to what is referred to, but this process limits itself.
+
+mod follow;
+mod source;
+mod watched;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    future::Future,
-    pin::Pin,
-    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
 use outrigger_crds::{DaprResource, Lookup, encode, resolve};
 use outrigger_process::kubernetes::watch::ObjectKey;
 use parking_lot::Mutex;
-use prometheus::IntCounterVec;
-use tokio::{sync::OnceCell, time::Instant};
+use tokio::time::{Instant, timeout};
 
-use crate::{deadline::in_time, index::Version};
+pub use self::{
+    follow::Follower,
+    source::{Content, Found, FromApiServer, Source, Unavailable},
+};
+use self::{
+    source::Reader,
+    watched::{Seen, Watched},
+};
+use crate::{index::Version, metrics::Metrics};
 
-/// How long a Secret is remembered.
+/// How long is remembered what nobody may need any more.
 pub const KEEP: Duration = Duration::from_secs(5);
-/// How long it is remembered that one cannot be read: people create it next.
-const KEEP_FAILURE: Duration = Duration::from_secs(1);
-/// Secrets remembered at most.
-const MAX_REMEMBERED: usize = 512;
+/// How long the first answer of a watch is waited for before the Secret is read without it.
+const WATCH_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What reading a Secret gave.
-#[derive(Debug, Clone)]
-pub enum Found {
-    Secret(Arc<Content>),
-    Missing,
-    /// The operator has no right to read it.
-    Forbidden,
-}
-
-/// The data of a Secret.
-#[derive(Debug)]
-pub struct Content {
-    version: String,
-    data: BTreeMap<String, Vec<u8>>,
-}
-
-/// The API server did not answer, or not with sense: trying again may help.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("cannot read Secret {secret}: {reason}")]
-pub struct Unavailable {
-    secret: ObjectKey,
-    reason: String,
-}
-
-/// Where Secrets come from.
-pub trait Source: Send + Sync {
-    fn read(&self, key: ObjectKey) -> Pin<Box<dyn Future<Output = Result<Found, Unavailable>> + Send + '_>>;
-}
-
-/// Reads and remembers Secrets, and the payloads with their values in them.
+/// Watches, reads and remembers Secrets, and the payloads with their values in them.
 pub struct Secrets {
-    source: Box<dyn Source>,
-    remembered: Mutex<HashMap<ObjectKey, Arc<Slot>>>,
+    reader: Reader,
+    watched: Watched,
+    /// Whether somebody watches what is asked for.
+    followed: AtomicBool,
     payloads: Mutex<HashMap<(&'static str, ObjectKey), Payload>>,
-    reads: IntCounterVec,
+    metrics: Metrics,
 }
-
-/// One read serves everyone who asks at the same time.
-#[derive(Default)]
-struct Slot(OnceCell<(Instant, Found)>);
 
 /// The last payload of an object.
 struct Payload {
@@ -78,14 +52,30 @@ struct Payload {
     at: Instant,
 }
 
+impl Payload {
+    fn is_of<K: DaprResource>(&self, version: &Version<K>, found: &BTreeMap<String, Found>) -> bool {
+        self.version.as_ptr() == version.payload().as_ptr()
+            && self
+                .secrets
+                .iter()
+                .map(Option::as_deref)
+                .eq(found.values().map(Found::version))
+    }
+}
+
 impl Secrets {
-    pub fn new(source: Box<dyn Source>, reads: IntCounterVec) -> Self {
+    pub fn new(source: Box<dyn Source>, metrics: Metrics) -> Self {
         Self {
-            source,
-            remembered: Mutex::default(),
+            reader: Reader::new(source, metrics.secret_reads.clone()),
+            watched: Watched::default(),
+            followed: AtomicBool::new(false),
             payloads: Mutex::default(),
-            reads,
+            metrics,
         }
+    }
+
+    fn set_followed(&self) {
+        self.followed.store(true, Ordering::Relaxed);
     }
 
     /// The JSON to send for a version, with the values of its Secrets. A Secret or key that does not exist leaves its value
@@ -97,13 +87,18 @@ impl Secrets {
         let Some(object) = version.with_secrets() else {
             return Ok(version.payload().clone());
         };
-        let found = self.find(namespace, secret_names(&**object)).await?;
-        let secrets: Vec<_> = found.values().map(Found::version).collect();
+        let mut found = BTreeMap::new();
+        for name in version.secret_names() {
+            found.insert(name.clone(), self.get(namespace, name).await?);
+        }
         let key = (K::KIND, ObjectKey::new(namespace, &**version.name()));
-        if let Some(payload) = self.payloads.lock().get(&key)
-            && payload.version.as_ptr() == version.payload().as_ptr()
-            && payload.secrets == secrets
+        if let Some(payload) = self
+            .payloads
+            .lock()
+            .get_mut(&key)
+            .filter(|payload| payload.is_of(version, &found))
         {
+            payload.at = Instant::now();
             return Ok(payload.bytes.clone());
         }
         let resolved = resolve(&**object, &|name, key| lookup(&found, name, key));
@@ -117,9 +112,10 @@ impl Secrets {
                 version.payload().clone()
             }
         };
+        self.metrics.encoded::<K>(bytes.len());
         let payload = Payload {
             version: version.payload().clone(),
-            secrets,
+            secrets: found.values().map(|found| found.version().map(str::to_owned)).collect(),
             bytes: bytes.clone(),
             at: Instant::now(),
         };
@@ -127,50 +123,41 @@ impl Secrets {
         Ok(bytes)
     }
 
-    /// The Secrets of these names.
+    /// A Secret for a sidecar: watched from now on.
+    async fn get(&self, namespace: &str, name: &str) -> Result<Found, Unavailable> {
+        if self.followed.load(Ordering::Relaxed) {
+            let mut seen = self.watched.get(namespace, name, Instant::now());
+            let known = timeout(WATCH_PATIENCE, seen.wait_for(|seen| !matches!(seen, Seen::Waiting))).await;
+            if let Ok(Ok(seen)) = known
+                && let Seen::Known(found) = &*seen
+            {
+                return Ok(found.clone());
+            }
+        }
+        let found = self.reader.remembered(ObjectKey::new(namespace, name)).await?;
+        self.watched.set_if_waiting(namespace, name, found.clone());
+        Ok(found)
+    }
+
+    /// The Secrets of these names, as far as they are known already; others are read once.
     ///
     /// # Errors
     /// When the API server cannot be asked.
     pub async fn find(&self, namespace: &str, names: BTreeSet<&str>) -> Result<BTreeMap<String, Found>, Unavailable> {
         let mut found = BTreeMap::new();
         for name in names {
-            found.insert(name.to_owned(), self.get(ObjectKey::new(namespace, name)).await?);
+            let secret = match self.watched.peek(namespace, name) {
+                Some(secret) => secret,
+                None => self.reader.remembered(ObjectKey::new(namespace, name)).await?,
+            };
+            found.insert(name.to_owned(), secret);
         }
         Ok(found)
     }
 
-    async fn get(&self, key: ObjectKey) -> Result<Found, Unavailable> {
-        let slot = {
-            let mut remembered = self.remembered.lock();
-            match remembered.get(&key).filter(|slot| slot.is_fresh(Instant::now())) {
-                Some(slot) => slot.clone(),
-                None => {
-                    if remembered.len() >= MAX_REMEMBERED {
-                        remembered.clear();
-                    }
-                    let slot = Arc::new(Slot::default());
-                    remembered.insert(key.clone(), slot.clone());
-                    slot
-                }
-            }
-        };
-        let read = || async {
-            let result = self.source.read(key).await;
-            let label = match &result {
-                Ok(Found::Secret(_)) => "found",
-                Ok(Found::Missing) => "missing",
-                Ok(Found::Forbidden) => "forbidden",
-                Err(_) => "error",
-            };
-            self.reads.with_label_values(&[label]).inc();
-            result.map(|found| (Instant::now(), found))
-        };
-        slot.0.get_or_try_init(read).await.map(|(_, found)| found.clone())
-    }
-
     /// Forgets what is older than a few seconds; to be called every few seconds.
     pub fn expire(&self, now: Instant) {
-        self.remembered.lock().retain(|_, slot| slot.is_fresh(now));
+        self.reader.expire(now);
         self.payloads.lock().retain(|_, payload| now - payload.at < KEEP);
     }
 }
@@ -182,69 +169,7 @@ pub fn secret_names<K: DaprResource>(object: &K) -> BTreeSet<&str> {
 
 /// What resolving a reference finds in Secrets that were read before. What may not be read counts as absent.
 pub fn lookup(found: &BTreeMap<String, Found>, name: &str, key: &str) -> Lookup {
-    match found.get(name) {
-        Some(Found::Secret(content)) => match content.data.get(key) {
-            Some(bytes) => Lookup::Found(bytes.clone()),
-            None => Lookup::NoSuchKey,
-        },
-        _ => Lookup::NoSuchSecret,
-    }
-}
-
-impl Found {
-    fn version(&self) -> Option<String> {
-        match self {
-            Self::Secret(content) => Some(content.version.clone()),
-            Self::Missing | Self::Forbidden => None,
-        }
-    }
-}
-
-impl Slot {
-    /// A read in progress is fresh.
-    fn is_fresh(&self, now: Instant) -> bool {
-        self.0.get().is_none_or(|(at, found)| {
-            let keep = match found {
-                Found::Secret(_) => KEEP,
-                Found::Missing | Found::Forbidden => KEEP_FAILURE,
-            };
-            now - *at < keep
-        })
-    }
-}
-
-impl Content {
-    pub fn new(version: impl Into<String>, data: BTreeMap<String, Vec<u8>>) -> Self {
-        Self {
-            version: version.into(),
-            data,
-        }
-    }
-}
-
-/// The API server as the source.
-pub struct FromApiServer(pub Client);
-
-impl Source for FromApiServer {
-    fn read(&self, key: ObjectKey) -> Pin<Box<dyn Future<Output = Result<Found, Unavailable>> + Send + '_>> {
-        Box::pin(async move {
-            let api: Api<Secret> = Api::namespaced(self.0.clone(), &key.namespace);
-            let reason = match in_time(api.get(&key.name)).await {
-                Ok(secret) => {
-                    let data = secret.data.unwrap_or_default();
-                    let content = Content {
-                        version: secret.metadata.resource_version.unwrap_or_default(),
-                        data: data.into_iter().map(|(name, bytes)| (name, bytes.0)).collect(),
-                    };
-                    return Ok(Found::Secret(Arc::new(content)));
-                }
-                Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Found::Missing),
-                Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(Found::Forbidden),
-                Err(error) => error.to_string(),
-            };
-            Err(Unavailable { secret: key, reason })
-        })
-    }
+    found.get(name).map_or(Lookup::NoSuchSecret, |found| found.lookup(key))
 }
 
 #[cfg(test)]

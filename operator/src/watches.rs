@@ -10,7 +10,7 @@ use kube::{api::ApiResource, runtime::watcher};
 use outrigger_crds::Guarded;
 use outrigger_process::{
     health::Target,
-    kubernetes::watch::{Change, ObjectKey, changes},
+    kubernetes::watch::{Change, ObjectKey, changes, changes_where},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use crate::{
     controllers::status::{Board, Id, Knowledge, Source},
     index::{Index, State},
     kinds::Kind,
-    pods::{PodMetadata, Pods},
+    pods::{PodMetadata, Pods, Selection, asks_for_sidecar},
     scope::Scope,
 };
 
@@ -175,19 +175,26 @@ impl<K: Kind> Feed<K> {
     }
 }
 
-/// Name of the pods' cache in health reports.
-pub const PODS: &str = "pods";
+/// Names of the pods' caches in health reports.
+pub const PODS: [&str; 2] = ["pods with a sidecar", "pods without a sidecar"];
 
-/// Feeds the pods until `stop`.
+/// Feeds the pods of a selection until `stop`.
 pub async fn follow_pods(
     client: kube::Client,
     scope: Scope,
+    selection: Selection,
     pods: Arc<Pods>,
     board: Arc<Board>,
     caches: Arc<Caches>,
     stop: CancellationToken,
 ) {
-    let mut changes = std::pin::pin!(changes(scope.api::<PodMetadata>(&client), watcher::Config::default()));
+    let name = match selection {
+        Selection::Injected => PODS[0],
+        Selection::NotInjected => PODS[1],
+    };
+    let config = watcher::Config::default().labels(&selection.selector());
+    let changes = changes_where(scope.api::<PodMetadata>(&client), config, asks_for_sidecar);
+    let mut changes = std::pin::pin!(changes);
     loop {
         let change = tokio::select! {
             () = stop.cancelled() => return,
@@ -196,16 +203,18 @@ pub async fn follow_pods(
         let now = Instant::now();
         match change {
             Change::Apply(pod) => board.observe_pod(pods.apply(&pod), now),
-            Change::Delete(key) => board.observe_pod(pods.delete(&key), now),
+            Change::Delete(key) => board.observe_pod(pods.delete(&key, selection), now),
             Change::Synced => {
-                pods.set_synced();
-                board.known(Source::Pods, Knowledge::Complete, now);
-                caches.ready(PODS);
+                pods.set_synced(selection);
+                if pods.synced() {
+                    board.known(Source::Pods, Knowledge::Complete, now);
+                }
+                caches.ready(name);
             }
             // Without it Configurations are not updated and the watchdog waits, which is no reason to serve nothing.
             Change::Absent | Change::Forbidden => {
                 board.known(Source::Pods, Knowledge::Unavailable, now);
-                caches.ready(PODS);
+                caches.ready(name);
             }
         }
     }
@@ -227,7 +236,7 @@ mod tests {
             resource: Arc::new(ApiResource::erase::<Configuration>(&())),
             index: Arc::new(Index::new(metrics.kind::<Configuration>())),
             board: Arc::new(Board::new(ObjectKey::new("dapr-system", "daprsystem"))),
-            caches: Arc::new(Caches::new(health.target("caches"), [Configuration::PLURAL, PODS])),
+            caches: Arc::new(Caches::new(health.target("caches"), [Configuration::PLURAL, PODS[0]])),
             invalid: HashSet::new(),
         }
     }
@@ -266,10 +275,10 @@ mod tests {
         feed.take(Change::Forbidden, Instant::now());
         assert_eq!(
             health.missing()[0].1,
-            "waiting for configurations (not allowed to list and watch them), pods (first list)"
+            "waiting for configurations (not allowed to list and watch them), pods with a sidecar (first list)"
         );
         feed.take(Change::Synced, Instant::now());
-        feed.caches.ready(PODS);
+        feed.caches.ready(PODS[0]);
         assert!(health.is_ready());
         feed.take(Change::Forbidden, Instant::now());
         assert!(health.is_ready());

@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use outrigger_crds::{Component, Configuration, DaprResource, decode};
 use outrigger_operator::{
-    api::Api,
+    api::{Api, MAX_AGE, SILENCE, SPREAD},
     index::State,
     kinds::{Indexes, Kind, Visitor},
     metrics::Metrics,
@@ -43,7 +43,17 @@ impl Source for OneSecret {
     }
 }
 
+/// An API server that does not answer.
+struct Down;
+
+impl Source for Down {
+    fn read(&self, key: ObjectKey) -> Pin<Box<dyn Future<Output = Result<Found, Unavailable>> + Send + '_>> {
+        Box::pin(async move { Err(Unavailable::new(key, "no answer")) })
+    }
+}
+
 struct Fixture {
+    metrics: Metrics,
     indexes: Indexes,
     pods: Arc<Pods>,
     stop: CancellationToken,
@@ -56,18 +66,23 @@ impl Fixture {
     }
 
     fn with(secret: bool, watch_namespace: &str) -> Self {
+        Self::with_source(OneSecret(secret), watch_namespace)
+    }
+
+    fn with_source(source: impl Source + 'static, watch_namespace: &str) -> Self {
         let metrics = Metrics::new(&Registry::new()).unwrap();
         let indexes = Indexes::new(&metrics);
         let (pods, stop) = (Arc::<Pods>::default(), CancellationToken::new());
         let api = Api {
             indexes: indexes.clone(),
             pods: pods.clone(),
-            secrets: Arc::new(Secrets::new(Box::new(OneSecret(secret)), metrics.secret_reads.clone())),
-            metrics,
+            secrets: Arc::new(Secrets::new(Box::new(source), metrics.clone())),
+            metrics: metrics.clone(),
             scope: Scope::new(watch_namespace),
             stop: stop.clone(),
         };
         Self {
+            metrics,
             indexes,
             pods,
             stop,
@@ -312,4 +327,88 @@ async fn streams_end_well_when_the_operator_stops() {
         "status OK"
     );
     fixture.server.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_end_at_their_age_each_at_its_own_moment() {
+    let fixture = Fixture::synced();
+    let start = Instant::now();
+    let mut ends = Vec::new();
+    for _ in 0..3 {
+        let mut cart = fixture.server.client(CART).await;
+        let request = ComponentUpdateRequest {
+            namespace: "shop".into(),
+        };
+        let mut stream = cart.component_update(request).await.unwrap().into_inner();
+        ends.push(tokio::spawn(async move {
+            (stream.message().await.unwrap(), Instant::now())
+        }));
+    }
+    let mut times = Vec::new();
+    for end in ends {
+        let (message, at) = end.await.unwrap();
+        assert_eq!(message, None, "status OK");
+        assert!(
+            at - start >= MAX_AGE && at - start <= MAX_AGE + SPREAD + SILENCE,
+            "{:?}",
+            at - start
+        );
+        times.push(at);
+    }
+    times.dedup();
+    assert_eq!(times.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_sidecar_is_cut_off_and_counted_and_a_quiet_one_stays() {
+    let fixture = Fixture::synced();
+    let mut quiet = fixture.server.client(CART).await;
+    let request = ComponentUpdateRequest {
+        namespace: "shop".into(),
+    };
+    let mut stream = quiet.component_update(request).await.unwrap().into_inner();
+    let silent = fixture.server.silent(CART).await;
+    tokio::time::timeout(Duration::from_secs(30), silent.closed())
+        .await
+        .expect("within half a minute");
+    assert_eq!(fixture.metrics.stalled.get(), 1);
+    // On the paused clock: pings come and go.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    fixture.component("db", "state.redis");
+    assert_eq!(
+        stream.message().await.unwrap().unwrap().r#type(),
+        ResourceEventType::Created
+    );
+    assert_eq!(fixture.metrics.stalled.get(), 1);
+    assert_eq!(fixture.metrics.subscribers.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_cannot_be_read_now_holds_up_nothing_else() {
+    let fixture = Fixture::with_source(Down, "");
+    fixture.sync();
+    let mut cart = fixture.server.client(CART).await;
+    let request = ComponentUpdateRequest {
+        namespace: "shop".into(),
+    };
+    let mut stream = cart.component_update(request).await.unwrap().into_inner();
+    fixture.component("db", "state.redis");
+    for name in ["one", "two"] {
+        fixture.apply::<Component>(&json!({
+            "metadata": {"name": name, "namespace": "shop"}, "spec": {"type": "state.redis", "version": "v1"},
+        }));
+        let event = soon("an event", stream.message()).await.unwrap().unwrap();
+        assert_eq!(json_of(&event.component)["metadata"]["name"], name);
+    }
+    // What is gone needs no Secret.
+    fixture
+        .indexes
+        .components
+        .delete(&ObjectKey::new("shop", "one"), Instant::now());
+    let event = soon("a deletion", stream.message()).await.unwrap().unwrap();
+    assert_eq!(event.r#type(), ResourceEventType::Deleted);
+    assert_eq!(
+        cart.list_components(shop()).await.unwrap_err().code(),
+        Code::Unavailable
+    );
 }

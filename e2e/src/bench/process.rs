@@ -13,17 +13,34 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn of(pid: u32) -> anyhow::Result<Self> {
-        let path = format!("/proc/{pid}/status");
-        let status = fs::read_to_string(&path).context(path)?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
-            Some(kilobytes / 1024.0)
-        };
         Ok(Self {
-            resident: field("VmRSS:").context("no VmRSS")?,
-            anonymous: field("RssAnon:").context("no RssAnon")?,
+            resident: field(pid, "VmRSS:")?,
+            anonymous: field(pid, "RssAnon:")?,
         })
+    }
+
+    /// The most that was ever resident, in MiB.
+    pub(super) fn peak(pid: u32) -> anyhow::Result<f64> {
+        field(pid, "VmHWM:")
+    }
+}
+
+fn field(pid: u32, name: &str) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).context(path)?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    Ok(kilobytes.with_context(|| format!("no {name}"))? / 1024.0)
+}
+
+impl Sub for Memory {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            resident: self.resident - other.resident,
+            anonymous: self.anonymous - other.anonymous,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use outrigger_e2e::bench::{self, signing};
+use outrigger_e2e::bench::{self, fanout, signing};
 
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
@@ -14,6 +14,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The operator's update streams with many fake sidecars
+    Fanout(fanout::Args),
     /// Certificates of sentry, and a storm of sidecars that ask for theirs
     Signing(signing::Args),
 }
@@ -22,6 +24,7 @@ enum Command {
 async fn main() -> ExitCode {
     let measured = match Cli::parse().command {
         None => bench::run().await,
+        Some(Command::Fanout(args)) => fanout::run(args).await,
         Some(Command::Signing(args)) => signing::run(args).await,
     };
     match measured {

@@ -1,4 +1,4 @@
-//! Generated gRPC and protobuf modules, and nothing else. Field numbers and names in `dapr` are upstream's; `outrigger` is ours.
+//! Generated gRPC and protobuf modules, and how they are encoded. Field numbers and names in `dapr` are upstream's; `outrigger` is ours.
 #![allow(
     clippy::all,
     clippy::pedantic,
@@ -7,6 +7,8 @@
     unreachable_pub,
     missing_docs
 )]
+
+pub mod codec;
 
 pub mod dapr {
     pub mod proto {

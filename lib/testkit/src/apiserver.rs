@@ -5,6 +5,7 @@
 //! never garbage collected, and Pods are stored without being run.
 
 pub mod audit;
+mod faults;
 mod objects;
 mod processes;
 
@@ -20,6 +21,7 @@ use tokio::sync::{OnceCell, oneshot};
 use crate::certs::{self, Authority};
 use crate::kubeconfig;
 use crate::toolchain::{self, Toolchain};
+pub use faults::FaultyApiServer;
 use processes::Processes;
 
 /// Generous: four seconds on an idle machine, more while others compile.
@@ -48,6 +50,8 @@ pub enum Error {
     },
     #[error("the API server was not ready within {}s; the end of its log:\n{log}", START_DEADLINE.as_secs())]
     NotReady { log: String },
+    #[error("etcd refused: {0}")]
+    Etcd(String),
     #[error("the thread that starts the API server ended early")]
     Lost,
     #[error("could not {what}")]
@@ -63,6 +67,7 @@ pub struct ApiServer {
     folder: PathBuf,
     authority: String,
     server_url: String,
+    etcd_url: String,
     config: Config,
 }
 
@@ -179,6 +184,7 @@ async fn start_processes() -> Result<(ApiServer, Processes), Error> {
             folder,
             authority: files.authority,
             server_url,
+            etcd_url: format!("127.0.0.1:{}", processes.etcd_port()),
             config,
         },
         processes,

@@ -4,5 +4,7 @@ pub mod apiserver;
 pub mod certs;
 pub mod kubeconfig;
 pub mod toolchain;
+pub mod workloads;
 
-pub use apiserver::ApiServer;
+pub use apiserver::{ApiServer, FaultyApiServer};
+pub use workloads::Workloads;

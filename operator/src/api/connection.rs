@@ -1,46 +1,167 @@
-//! Connections with an end, so that replicas balance and rotated identities are checked again.
+//! Connections that come to an end: at a certain age, so that replicas balance and rotated identities are checked again, and
+//! when the sidecar has fallen silent.
 
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use outrigger_core::backoff::random_fraction;
 use outrigger_identity::Peer;
+use prometheus::{Histogram, IntCounter, IntGauge};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
+    time::{Instant, Sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
+
+use crate::metrics::Metrics;
 
 /// From this age on a connection takes no new calls.
 pub const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 /// Its streams end within this time after that, at a moment of its own: sidecars that connected together come back apart.
 pub const SPREAD: Duration = Duration::from_secs(5 * 60);
+/// A connection from which nothing comes for this long is cut. Whoever is well answers pings, which are sent far more often.
+pub const SILENCE: Duration = Duration::from_secs(28);
 
 /// What handlers learn about the connection of a call.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub peer: Peer,
-    /// When its streams end.
-    pub ends_at: Instant,
+    /// Ends its streams.
+    pub(super) end: CancellationToken,
+    pub(super) unsent: Arc<Unsent>,
+}
+
+/// When the oldest change was seen that waits to be written to the connection.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    base: Instant,
+    /// Microseconds after `base`.
+    oldest: AtomicU64,
+}
+
+impl Unsent {
+    const NOTHING: u64 = u64::MAX;
+
+    fn new(base: Instant) -> Self {
+        Self {
+            base,
+            oldest: AtomicU64::new(Self::NOTHING),
+        }
+    }
+
+    pub(super) fn add(&self, since: Instant) {
+        let micros = since.saturating_duration_since(self.base).as_micros();
+        let micros = u64::try_from(micros).unwrap_or(Self::NOTHING);
+        self.oldest.fetch_min(micros, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> Option<Instant> {
+        // Most writes carry no event.
+        if self.oldest.load(Ordering::Relaxed) == Self::NOTHING {
+            return None;
+        }
+        let micros = self.oldest.swap(Self::NOTHING, Ordering::Relaxed);
+        (micros != Self::NOTHING).then(|| self.base + Duration::from_micros(micros))
+    }
+}
+
+/// What connections count.
+#[derive(Clone)]
+struct Counts {
+    subscribers: IntGauge,
+    stalled: IntCounter,
+    propagation: Histogram,
 }
 
 /// A connection that knows its end.
 pub(super) struct Connection<IO> {
     io: IO,
     client: Client,
+    counts: Counts,
+    heard: Instant,
+    ends_at: Instant,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl<IO: Connected<ConnectInfo = Peer>> Connection<IO> {
-    pub(super) fn new(io: IO, now: Instant) -> Self {
+    pub(super) fn new(io: IO, metrics: &Metrics, stop: &CancellationToken, now: Instant) -> Self {
         let client = Client {
             peer: io.connect_info(),
-            ends_at: now + MAX_AGE + SPREAD.mul_f64(random_fraction()),
+            end: stop.child_token(),
+            unsent: Arc::new(Unsent::new(now)),
         };
-        Self { io, client }
+        let counts = Counts {
+            subscribers: metrics.subscribers.clone(),
+            stalled: metrics.stalled.clone(),
+            propagation: metrics.propagation.clone(),
+        };
+        counts.subscribers.inc();
+        Self {
+            io,
+            client,
+            counts,
+            heard: now,
+            ends_at: now + MAX_AGE + SPREAD.mul_f64(random_fraction()),
+            timer: Box::pin(sleep_until(now + SILENCE)),
+        }
+    }
+}
+
+impl<IO> Connection<IO> {
+    /// Acts on what time has brought. To be called whenever reading or writing has to wait: a peer that takes nothing can keep
+    /// the connection from being read.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if now >= self.heard + SILENCE {
+                if !self.client.end.is_cancelled() {
+                    let peer = &self.client.peer;
+                    let id = peer.id.as_ref().map(ToString::to_string);
+                    tracing::warn!(peer = %peer.addr, id, seconds = SILENCE.as_secs(), "nothing comes from a sidecar: cut off");
+                    self.counts.stalled.inc();
+                    self.client.end.cancel();
+                }
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let mut next = self.heard + SILENCE;
+            if now >= self.ends_at {
+                self.client.end.cancel();
+            } else {
+                next = next.min(self.ends_at);
+            }
+            self.timer.as_mut().reset(next);
+        }
+        Ok(())
+    }
+
+    fn checked<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_pending() {
+            self.check(cx)?;
+        }
+        result
+    }
+
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(1..)) = result
+            && let Some(since) = self.client.unsent.take()
+        {
+            self.counts.propagation.observe(since.elapsed().as_secs_f64());
+        }
+    }
+}
+
+impl<IO> Drop for Connection<IO> {
+    fn drop(&mut self) {
+        self.counts.subscribers.dec();
     }
 }
 
@@ -54,21 +175,29 @@ impl<IO> Connected for Connection<IO> {
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let result = Pin::new(&mut self.io).poll_read(cx, buf);
+        if result.is_ready() {
+            self.heard = Instant::now();
+        }
+        self.checked(cx, result)
     }
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(&result);
+        self.checked(cx, result)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let result = Pin::new(&mut self.io).poll_flush(cx);
+        self.checked(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let result = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.checked(cx, result)
     }
 
     fn poll_write_vectored(
@@ -76,7 +205,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(&result);
+        self.checked(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {

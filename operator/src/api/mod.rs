@@ -23,7 +23,7 @@ use tonic::{
 
 pub use self::{
     authorise::{Caller, Denied, authorise},
-    connection::{Client, MAX_AGE, SPREAD},
+    connection::{Client, MAX_AGE, SILENCE, SPREAD},
 };
 use crate::{
     index::{Index, State},
@@ -34,9 +34,8 @@ use crate::{
     secrets::Secrets,
 };
 
-/// A client that does not answer a ping for this long is cut off.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long after a client was last heard it is sent a ping. Who does not answer is cut off after [`SILENCE`].
+const PING_INTERVAL: Duration = Duration::from_secs(9);
 /// Calls in flight get this long at shutdown, as upstream's.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -54,8 +53,9 @@ pub struct Api {
 /// A call that passed authorisation.
 struct Authorised {
     caller: Caller,
-    /// When the connection's streams end.
-    ends_at: Instant,
+    /// Ends the connection's streams.
+    end: CancellationToken,
+    unsent: Option<Arc<connection::Unsent>>,
 }
 
 impl Api {
@@ -68,11 +68,15 @@ impl Api {
         IO: Connected<ConnectInfo = Peer> + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stop = self.stop.clone();
-        let connections = connections.map(|io| io.map(|io| connection::Connection::new(io, Instant::now())));
+        let (metrics, ending) = (self.metrics.clone(), self.stop.clone());
+        let connections =
+            connections.map(move |io| io.map(|io| connection::Connection::new(io, &metrics, &ending, Instant::now())));
         let server = Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
-            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            // Longer than what ends the connection: the HTTP/2 library would first wait until it can say good-bye.
+            .http2_keepalive_timeout(Some(2 * SILENCE))
             .max_connection_age(MAX_AGE)
+            .trace_fn(call_span)
             .add_service(OperatorServer::new(self))
             .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         within_drain(server, stop).await
@@ -85,7 +89,8 @@ impl Api {
         match authorise(id, namespace) {
             Ok(caller) => Ok(Authorised {
                 caller,
-                ends_at: client.map_or_else(|| Instant::now() + MAX_AGE, |client| client.ends_at),
+                end: client.map_or_else(|| self.stop.clone(), |client| client.end.clone()),
+                unsent: client.map(|client| client.unsent.clone()),
             }),
             Err(denied) => {
                 let peer = client.map(|client| client.peer.addr.to_string());
@@ -119,6 +124,13 @@ impl Api {
             ))),
         }
     }
+}
+
+/// Off unless somebody asks for the level `debug`.
+fn call_span(request: &http::Request<()>) -> tracing::Span {
+    let peer = request.extensions().get::<Client>().map(|client| &client.peer);
+    let id = peer.and_then(|peer| peer.id.as_ref()).map(tracing::field::display);
+    tracing::debug_span!("call", method = request.uri().path(), id)
 }
 
 /// Awaits a server, but not for longer than the drain deadline after `stop`.

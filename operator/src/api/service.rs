@@ -73,20 +73,15 @@ impl Api {
 
     /// Registers the subscriber before anything is sent; there is no initial list.
     fn updates<K: Kind>(&self, authorised: Authorised) -> std::result::Result<Updates<K>, Status> {
-        let Authorised { caller, ends_at } = authorised;
+        let Authorised { caller, end, unsent } = authorised;
         let index = K::index(&self.indexes);
         self.check_ready(index, &caller.namespace)?;
-        Ok(Updates {
-            subscription: index.subscribe(&caller.namespace, &caller.app, Instant::now()),
-            secrets: self.secrets.clone(),
-            only: None,
-            ends_at,
-            stop: self.stop.clone(),
-        })
+        let subscription = index.subscribe(&caller.namespace, &caller.app, Instant::now());
+        Ok(Updates::new(subscription, self.secrets.clone(), end, unsent))
     }
 
     fn stream<K: Kind>(&self, authorised: Authorised) -> Result<EventStream<K::Event>> {
-        Ok(Response::new(self.updates::<K>(authorised)?.into_stream().boxed()))
+        Ok(Response::new(self.updates::<K>(authorised)?.boxed()))
     }
 }
 
@@ -137,10 +132,10 @@ impl Operator for Api {
                 "failed to authorize configuration update request: rpc error: code = PermissionDenied desc = {denied}"
             ))
         })?;
-        let mut updates = self.updates::<Configuration>(authorised)?;
-        let (namespace, app) = (updates.subscription.namespace(), updates.subscription.app());
-        updates.only = Some(self.pods.assigned(namespace, app));
-        Ok(Response::new(updates.into_stream().boxed()))
+        let assigned = self.pods.assigned(&authorised.caller.namespace, &authorised.caller.app);
+        Ok(Response::new(
+            self.updates::<Configuration>(authorised)?.only(assigned).boxed(),
+        ))
     }
 
     /// The request names no namespace, so the answer is always that it is not the caller's, as upstream's.

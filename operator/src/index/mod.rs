@@ -9,7 +9,7 @@ mod subscription;
 mod version;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -98,11 +98,16 @@ impl<K: DaprResource> Index<K> {
             self.metrics.suppressed.inc();
             return Ok(false);
         };
+        self.metrics.encoded.inc_by(new.payload().len() as u64);
         let new = Arc::new(new);
         let mut inner = self.inner.write();
         let space = inner.namespace_mut(&namespace);
         space.objects.insert(new.name().clone(), new.clone());
-        let change = Transition { old, new: Some(new) };
+        let change = Transition {
+            old,
+            new: Some(new),
+            at: now,
+        };
         self.publish(&mut inner, &namespace, change, now);
         Ok(true)
     }
@@ -119,9 +124,46 @@ impl<K: DaprResource> Index<K> {
         let change = Transition {
             old: Some(old),
             new: None,
+            at: now,
         };
         self.publish(&mut inner, &key.namespace, change, now);
         inner.drop_if_unused(&key.namespace);
+    }
+
+    /// Has objects sent again that refer to a Secret, where `differs` says that a value is another one now.
+    pub fn touch(&self, secret: &ObjectKey, differs: impl Fn(&K) -> bool, now: Instant) {
+        let mut inner = self.inner.write();
+        let Some(space) = inner.namespaces.get(secret.namespace.as_str()) else {
+            return;
+        };
+        let touched = |version: &&Arc<Version<K>>| {
+            version.secret_names().contains(&secret.name)
+                && version.with_secrets().is_some_and(|object| differs(object))
+        };
+        let touched: Vec<_> = space.objects.values().filter(touched).cloned().collect();
+        for version in touched {
+            let change = Transition {
+                old: Some(version.clone()),
+                new: Some(version),
+                at: now,
+            };
+            self.publish(&mut inner, &secret.namespace, change, now);
+        }
+    }
+
+    /// Adds, by namespace, the names of the Secrets that objects refer to which some subscriber may see.
+    pub fn wanted_secrets(&self, wanted: &mut HashMap<String, BTreeSet<String>>) {
+        let inner = self.inner.read();
+        for (namespace, space) in &inner.namespaces {
+            let referring = space
+                .objects
+                .values()
+                .filter(|version| !version.secret_names().is_empty());
+            for version in referring.filter(|version| space.is_seen(version)) {
+                let names = wanted.entry(namespace.to_string()).or_default();
+                names.extend(version.secret_names().iter().cloned());
+            }
+        }
     }
 
     /// Offers a change to those who may see the old or the new version.
@@ -155,9 +197,13 @@ impl<K: DaprResource> Index<K> {
 
     fn offer(&self, subscriber: &Subscriber<K>, change: &Transition<K>, certain: bool) {
         match subscriber.offer(change, certain) {
-            Offered::Invisible | Offered::Queued => {}
+            Offered::Invisible => {}
+            Offered::Queued => self.metrics.pending.inc(),
             Offered::Coalesced => self.metrics.coalesced.inc(),
-            Offered::Cancelled => self.metrics.suppressed.inc(),
+            Offered::Cancelled => {
+                self.metrics.pending.dec();
+                self.metrics.suppressed.inc();
+            }
         }
     }
 
@@ -201,6 +247,7 @@ impl<K: DaprResource> Index<K> {
             if let Some(at) = siblings.iter().position(|other| Arc::ptr_eq(other, subscriber)) {
                 siblings.swap_remove(at);
                 self.metrics.streams.dec();
+                self.metrics.pending.sub(subscriber.pending());
             }
             if siblings.is_empty() {
                 space.subscribers.remove(subscriber.app());
@@ -243,7 +290,7 @@ impl<K: DaprResource> Inner<K> {
     }
 }
 
-impl<K> Namespace<K> {
+impl<K: DaprResource> Namespace<K> {
     fn new(name: Arc<str>) -> Self {
         Self {
             name,
@@ -252,10 +299,20 @@ impl<K> Namespace<K> {
         }
     }
 
+    /// Whether a subscriber may see a version.
+    fn is_seen(&self, version: &Version<K>) -> bool {
+        match version.scopes() {
+            [] => !self.subscribers.is_empty(),
+            scopes => scopes.iter().any(|app| self.subscribers.contains_key(app.as_str())),
+        }
+    }
+
     fn is_used(&self) -> bool {
         !(self.objects.is_empty() && self.subscribers.is_empty())
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::{
 
 use outrigger_crds::DaprResource;
 use outrigger_proto::operator::ResourceEventType;
+use tokio::time::Instant;
 
 use super::version::Version;
 
@@ -16,6 +17,8 @@ use super::version::Version;
 pub(super) struct Transition<K> {
     pub(super) old: Option<Arc<Version<K>>>,
     pub(super) new: Option<Arc<Version<K>>>,
+    /// When the watch told.
+    pub(super) at: Instant,
 }
 
 /// Derived `Clone` would ask for `K: Clone`.
@@ -24,6 +27,7 @@ impl<K> Clone for Transition<K> {
         Self {
             old: self.old.clone(),
             new: self.new.clone(),
+            at: self.at,
         }
     }
 }
@@ -34,6 +38,8 @@ pub struct Event<K> {
     pub type_: ResourceEventType,
     /// For a deletion the version that the subscriber knew.
     pub version: Arc<Version<K>>,
+    /// When the first of the changes in it was seen; `None` for a replay.
+    pub since: Option<Instant>,
 }
 
 /// What an offer led to.
@@ -63,6 +69,8 @@ struct Pending<K> {
     target: Option<Arc<Version<K>>>,
     /// False for replayed changes: the subscriber may or may not have seen them when it listed.
     certain: bool,
+    /// When the first change was seen.
+    since: Instant,
 }
 
 impl<K> Default for Outbox<K> {
@@ -95,6 +103,7 @@ impl<K: DaprResource> Outbox<K> {
                     known: old,
                     target: new,
                     certain,
+                    since: change.at,
                 });
                 Offered::Queued
             }
@@ -114,6 +123,47 @@ impl<K: DaprResource> Outbox<K> {
                 Offered::Cancelled
             }
         }
+    }
+
+    /// Takes back an event that cannot be sent now; it comes after all others.
+    pub(super) fn put_back(&mut self, event: Event<K>) -> Offered {
+        let (known, target) = match event.type_ {
+            ResourceEventType::Created => (None, Some(event.version)),
+            ResourceEventType::Deleted => (Some(event.version), None),
+            _ => (Some(event.version.clone()), Some(event.version)),
+        };
+        let name = known.as_ref().or(target.as_ref()).map(|version| version.name().clone());
+        let Some(name) = name else {
+            return Offered::Invisible;
+        };
+        match self.pending.entry(name) {
+            Entry::Vacant(entry) => {
+                self.order.push_back(entry.key().clone());
+                entry.insert(Pending {
+                    known,
+                    target,
+                    certain: event.since.is_some(),
+                    since: event.since.unwrap_or_else(Instant::now),
+                });
+                Offered::Queued
+            }
+            // It has changed again in the meantime. What the subscriber knows is as old as before.
+            Entry::Occupied(mut entry) => {
+                let pending = entry.get_mut();
+                pending.known = known;
+                pending.certain &= event.since.is_some();
+                if !pending.is_settled() {
+                    return Offered::Coalesced;
+                }
+                let (name, _) = entry.remove_entry();
+                self.order.retain(|other| *other != name);
+                Offered::Cancelled
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
     }
 
     /// The next event, in the order in which objects changed.
@@ -139,12 +189,13 @@ impl<K: DaprResource> Pending<K> {
     }
 
     fn into_event(self) -> Option<Event<K>> {
+        let since = self.certain.then_some(self.since);
         let (type_, version) = match (self.known, self.target) {
             (None, Some(version)) => (ResourceEventType::Created, version),
             (Some(_), Some(version)) => (ResourceEventType::Updated, version),
             (Some(version), None) => (ResourceEventType::Deleted, version),
             (None, None) => return None,
         };
-        Some(Event { type_, version })
+        Some(Event { type_, version, since })
     }
 }

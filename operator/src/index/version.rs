@@ -6,6 +6,8 @@ use bytes::Bytes;
 use outrigger_core::scopes::in_scope;
 use outrigger_crds::{DaprResource, EncodeError, encode};
 
+use crate::secrets::secret_names;
+
 /// What sidecars are sent for an object.
 #[derive(Debug)]
 pub struct Version<K> {
@@ -15,6 +17,8 @@ pub struct Version<K> {
     payload: Bytes,
     /// The object itself, kept only if secrets have to be filled in before it is sent.
     secret: Option<Arc<K>>,
+    /// Names of those Secrets.
+    secret_names: Box<[String]>,
 }
 
 impl<K: DaprResource> Version<K> {
@@ -37,12 +41,14 @@ impl<K: DaprResource> Version<K> {
             }
             object.meta_mut().resource_version.clone_from(&resource_version);
         }
+        let secret_names: Box<[String]> = secret_names(&object).into_iter().map(str::to_owned).collect();
         Ok(Some(Self {
             name: object.meta().name.as_deref().unwrap_or_default().into(),
             scopes: object.scopes().into(),
             resource_version,
             payload: encode(&object, true)?.into(),
-            secret: (!object.secret_refs().is_empty()).then(|| Arc::new(object)),
+            secret: (!secret_names.is_empty()).then(|| Arc::new(object)),
+            secret_names,
         }))
     }
 
@@ -72,5 +78,10 @@ impl<K: DaprResource> Version<K> {
     /// The object, if it refers to secrets that have to be filled in before it is sent.
     pub fn with_secrets(&self) -> Option<&Arc<K>> {
         self.secret.as_ref()
+    }
+
+    /// Names of the Secrets that it refers to, sorted.
+    pub fn secret_names(&self) -> &[String] {
+        &self.secret_names
     }
 }

@@ -1,10 +1,14 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use outrigger_crds::{Component, decode};
 use prometheus::Registry;
 use serde_json::json;
 
-use super::*;
+use super::{source::KEEP_FAILURE, *};
 use crate::{
     index::{Index, State},
     metrics::Metrics,
@@ -23,10 +27,7 @@ impl Source for Arc<Store> {
         let found = self.secrets.lock().get(&key.name).cloned();
         Box::pin(async move {
             tokio::task::yield_now().await;
-            found.ok_or_else(|| Unavailable {
-                secret: key,
-                reason: "down".into(),
-            })
+            found.ok_or_else(|| Unavailable::new(key, "down"))
         })
     }
 }
@@ -46,7 +47,7 @@ fn fixture() -> (Arc<Store>, Secrets, Arc<Version<Component>>) {
         .apply(decode(&component.to_string()).unwrap(), Instant::now())
         .unwrap();
     let store = Arc::new(Store::default());
-    let secrets = Secrets::new(Box::new(store.clone()), metrics.secret_reads.clone());
+    let secrets = Secrets::new(Box::new(store.clone()), metrics.clone());
     (store, secrets, index.get("shop", "db").unwrap())
 }
 
@@ -78,7 +79,7 @@ async fn one_read_and_one_payload_serve_everyone_until_the_secret_is_forgotten()
     assert_eq!(store.reads.load(Ordering::SeqCst), 2);
 
     secrets.expire(Instant::now() + KEEP);
-    assert!(secrets.remembered.lock().is_empty() && secrets.payloads.lock().is_empty());
+    assert!(secrets.reader.is_empty() && secrets.payloads.lock().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use outrigger_core::annotations;
 use outrigger_crds::status::EventReason;
 use outrigger_process::kubernetes::{
     client::Clients,
-    watch::{Change, ObjectKey, changes},
+    watch::{Change, ObjectKey, changes, changes_where},
 };
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -97,7 +97,8 @@ impl Watchdog {
             annotations::LABEL_WATCHDOG_PATCHED
         );
         let pods = watcher::Config::default().labels(&unlabelled);
-        let mut pods = std::pin::pin!(changes(scope.api::<UnlabelledPod>(&clients.watches), pods));
+        let asks = |pod: &UnlabelledPod| pod.annotation(annotations::ENABLED).is_some_and(annotations::truthy);
+        let mut pods = std::pin::pin!(changes_where(scope.api(&clients.watches), pods, asks));
         let injector: Api<InjectorDeployment> =
             Api::namespaced(clients.watches.clone(), &self.settings.control_plane_namespace);
         let injector = changes(injector, watcher::Config::default().labels(injector::LABELS));

@@ -231,6 +231,7 @@ mod tests {
 
     fn pods(pods: &[(&str, bool)]) -> Vec<PodInfo> {
         let info = |(uid, injected): &(&str, bool)| PodInfo {
+            selection: crate::pods::Selection::NotInjected,
             uid: (*uid).to_owned(),
             app: "cart".into(),
             configuration: None,

@@ -21,12 +21,14 @@ use outrigger_process::{
     },
     tasks::Tasks,
 };
+use outrigger_proto::operator::operator_client::OperatorClient;
 use outrigger_testkit::ApiServer;
 use prometheus::Registry;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::Channel;
 
 use crate::support::{self, Server, eventually, soon};
 
@@ -150,6 +152,22 @@ impl Operator {
         matching
             .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
             .sum()
+    }
+
+    /// How many observations a histogram has.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        let families = self.registry.gather();
+        let metrics = families
+            .iter()
+            .filter(|family| family.name() == name)
+            .flat_map(prometheus::proto::MetricFamily::get_metric);
+        metrics.map(|metric| metric.get_histogram().get_sample_count()).sum()
+    }
+
+    /// The client of a sidecar of this app.
+    pub(crate) async fn sidecar(&self, app: &str) -> OperatorClient<Channel> {
+        let id = format!("spiffe://public/ns/{}/{app}", self.namespace);
+        self.server.client(&id).await
     }
 
     /// Notes of the Events about an object.

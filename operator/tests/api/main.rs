@@ -4,7 +4,10 @@
 mod fixture;
 mod grants;
 mod process;
+mod secrets;
 mod services;
+mod setup;
+mod stalled;
 mod status_counts;
 mod status_model;
 mod status_oracle;

@@ -12,7 +12,14 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use outrigger_identity::Anchors;
-use outrigger_operator::{events::Events, metrics::Metrics, pods::Pods, scope::Scope, slim::Slim, trust};
+use outrigger_operator::{
+    events::Events,
+    metrics::Metrics,
+    pods::{Pods, Selection},
+    scope::Scope,
+    slim::Slim,
+    trust,
+};
 use outrigger_process::kubernetes::{client::Clients, watch::ObjectKey};
 use outrigger_testkit::{ApiServer, certs::Authority};
 use serde_json::{Value, json};
@@ -169,7 +176,7 @@ async fn anchors_are_where_sidecars_are_and_stay_right() {
     // Without pods it is left alone, in either direction.
     distribution
         .pods
-        .delete(&ObjectKey::new(&distribution.namespace, "cart"));
+        .delete(&ObjectKey::new(&distribution.namespace, "cart"), Selection::Injected);
     let before = distribution.writes("written");
     distribution.anchors.send_replace(anchors("third"));
     distribution.pod(true);

@@ -1,7 +1,8 @@
-//! The conversion of Subscriptions on a real API server. The definition exists once in a server, and other tests expect it as
-//! the chart has it: these have a server of their own.
+//! What would disturb others: the conversion of Subscriptions, whose definition other tests expect as the chart has it, and what
+//! happens to an API server.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod conversion;
+mod faults;
 mod registration;
 mod support;

@@ -16,7 +16,7 @@ use outrigger_operator::api::Api;
 use outrigger_proto::operator::operator_client::OperatorClient;
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
     sync::mpsc,
     task::JoinHandle,
     time::timeout,
@@ -65,12 +65,14 @@ impl Server {
 
     /// A client with this SPIFFE id, or none.
     pub(crate) async fn client(&self, id: &str) -> OperatorClient<Channel> {
+        self.try_client(id).await.expect("the server runs")
+    }
+
+    /// As [`Server::client`], of a server that may have ended.
+    pub(crate) async fn try_client(&self, id: &str) -> Option<OperatorClient<Channel>> {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let peer = Peer {
-            addr: SocketAddr::from(([127, 0, 0, 1], 1)),
-            id: (!id.is_empty()).then(|| id.parse().unwrap()),
-        };
-        self.connections.send(Ok(Connection { io: far, peer })).await.unwrap();
+        let peer = peer(id);
+        self.connections.send(Ok(Connection { io: far, peer })).await.ok()?;
         let near = Arc::new(Mutex::new(Some(near)));
         let connector = tower::service_fn(move |_| {
             let near = near.lock().take();
@@ -80,12 +82,43 @@ impl Server {
             }
         });
         let endpoint = Endpoint::from_static("http://operator");
-        OperatorClient::new(endpoint.connect_with_connector(connector).await.unwrap())
+        Some(OperatorClient::new(
+            endpoint.connect_with_connector(connector).await.ok()?,
+        ))
+    }
+
+    /// A connection from which nothing comes after its first words.
+    pub(crate) async fn silent(&self, id: &str) -> Silent {
+        let (mut near, far) = tokio::io::duplex(64 * 1024);
+        let peer = peer(id);
+        self.connections.send(Ok(Connection { io: far, peer })).await.unwrap();
+        // HTTP/2's preface, and empty settings.
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        near.write_all(preface).await.unwrap();
+        Silent(near)
     }
 
     /// Waits for the end.
     pub(crate) async fn ended(self) {
         soon("the end of the server", self.task).await.unwrap().unwrap();
+    }
+}
+
+fn peer(id: &str) -> Peer {
+    Peer {
+        addr: SocketAddr::from(([127, 0, 0, 1], 1)),
+        id: (!id.is_empty()).then(|| id.parse().unwrap()),
+    }
+}
+
+/// A client that says nothing any more.
+pub(crate) struct Silent(DuplexStream);
+
+impl Silent {
+    /// Waits until the server has closed the connection.
+    pub(crate) async fn closed(mut self) {
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest).await.unwrap();
     }
 }
 

@@ -62,9 +62,26 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Debug + Send,
 {
+    changes_where(api, config, |_| true)
+}
+
+/// As [`changes`], for the objects that `keep` wants: nothing is remembered of the others, and one that is no longer wanted is
+/// reported as gone.
+pub fn changes_where<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    keep: fn(&K) -> bool,
+) -> impl Stream<Item = Change<K>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Debug + Send,
+{
     let watch = Watch {
         events: Box::pin(watcher(api, config)),
-        differ: Differ::default(),
+        differ: Differ {
+            keep,
+            ..Differ::default()
+        },
         backoff: PAUSES,
         pause: Duration::ZERO,
         failure: None,
@@ -174,6 +191,7 @@ impl Failure {
 /// Folds watcher events into changes. Remembers keys and versions only.
 #[derive(Debug)]
 struct Differ<K> {
+    keep: fn(&K) -> bool,
     known: HashMap<ObjectKey, Option<String>>,
     listing: Option<HashMap<ObjectKey, K>>,
 }
@@ -181,6 +199,7 @@ struct Differ<K> {
 impl<K> Default for Differ<K> {
     fn default() -> Self {
         Self {
+            keep: |_| true,
             known: HashMap::new(),
             listing: None,
         }
@@ -195,9 +214,10 @@ impl<K: Resource> Differ<K> {
                 Vec::new()
             }
             Event::InitApply(object) => {
-                self.listing
-                    .get_or_insert_default()
-                    .insert(ObjectKey::of(&object), object);
+                if (self.keep)(&object) {
+                    let listing = self.listing.get_or_insert_default();
+                    listing.insert(ObjectKey::of(&object), object);
+                }
                 Vec::new()
             }
             Event::InitDone => {
@@ -213,6 +233,7 @@ impl<K: Resource> Differ<K> {
                 changes.push(Change::Synced);
                 changes
             }
+            Event::Apply(object) if !(self.keep)(&object) => self.delete(ObjectKey::of(&object)).into_iter().collect(),
             Event::Apply(object) => self.apply(ObjectKey::of(&object), object).into_iter().collect(),
             Event::Delete(object) => self.delete(ObjectKey::of(&object)).into_iter().collect(),
         }
@@ -267,6 +288,31 @@ mod tests {
                 Change::Synced
             ]
         );
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_remembered_and_what_is_no_longer_wanted_is_gone() {
+        let mut differ = Differ {
+            keep: |map: &ConfigMap| map.immutable != Some(true),
+            ..Differ::default()
+        };
+        let unwanted = |name, version| ConfigMap {
+            immutable: Some(true),
+            ..map(name, version)
+        };
+        differ.fold(Event::Init);
+        differ.fold(Event::InitApply(map("a", "1")));
+        differ.fold(Event::InitApply(unwanted("b", "2")));
+        assert_eq!(
+            differ.fold(Event::InitDone),
+            [Change::Apply(map("a", "1")), Change::Synced]
+        );
+        assert_eq!(
+            differ.fold(Event::Apply(unwanted("a", "3"))),
+            [Change::Delete(ObjectKey::new("ns", "a"))]
+        );
+        assert!(differ.fold(Event::Apply(unwanted("a", "4"))).is_empty());
+        assert!(differ.known.is_empty());
     }
 
     #[test]

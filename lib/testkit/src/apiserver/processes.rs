@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Error, audit};
 use crate::toolchain::Toolchain;
@@ -14,8 +15,10 @@ use crate::toolchain::Toolchain;
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 pub(super) struct Processes {
+    toolchain: Toolchain,
     folder: PathBuf,
     port: u16,
+    etcd_port: u16,
     etcd: Child,
     api_server: Child,
     /// Removes the folder when its standard input closes, which the kernel does however this process ends.
@@ -26,8 +29,10 @@ impl Processes {
     pub(super) fn start(toolchain: &Toolchain, folder: &Path) -> Result<Self, Error> {
         let [port, etcd_port, peer_port] = free_ports()?;
         Ok(Self {
+            toolchain: toolchain.clone(),
             folder: folder.to_owned(),
             port,
+            etcd_port,
             _sweeper: sweeper(folder)?,
             etcd: spawn(toolchain, folder, "etcd", &etcd_flags(folder, etcd_port, peer_port))?,
             api_server: spawn(
@@ -41,6 +46,24 @@ impl Processes {
 
     pub(super) fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(super) fn etcd_port(&self) -> u16 {
+        self.etcd_port
+    }
+
+    pub(super) fn stop_api_server(&mut self) -> Result<(), Error> {
+        let killed = self.api_server.kill().and_then(|()| self.api_server.wait());
+        killed.map(drop).map_err(|source| Error::Spawn {
+            program: "kube-apiserver".to_owned(),
+            source,
+        })
+    }
+
+    pub(super) fn start_api_server(&mut self) -> Result<(), Error> {
+        let flags = api_server_flags(&self.folder, self.port, self.etcd_port);
+        self.api_server = spawn(&self.toolchain, &self.folder, "kube-apiserver", &flags)?;
+        Ok(())
     }
 
     /// Fails when a process ended.
@@ -146,11 +169,15 @@ fn api_server_flags(folder: &Path, port: u16, etcd_port: u16) -> Vec<String> {
     flags
 }
 
-/// Three ports that are free now. The start depends on the process, so that test binaries that run at the same time look
-/// in different places.
+/// Three ports that are free now. The start depends on the process and on how often it asked, so that servers that start at the
+/// same time look in different places.
 fn free_ports<const N: usize>() -> Result<[u16; N], Error> {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
     let size = PORTS.end - PORTS.start;
-    let offset = u16::try_from(process::id().wrapping_mul(7) % u32::from(size)).unwrap_or_default();
+    let start = process::id()
+        .wrapping_mul(7)
+        .wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed) * 50);
+    let offset = u16::try_from(start % u32::from(size)).unwrap_or_default();
     // Each listener is held until all are chosen.
     let listeners: Vec<_> = (0..size)
         .map(|step| PORTS.start + (offset + step) % size)

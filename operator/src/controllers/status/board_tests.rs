@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::{
     controllers::status::links::Store,
-    pods::{PodMetadata, Pods},
+    pods::{PodMetadata, Pods, Selection},
 };
 
 const PACE: Duration = Duration::from_secs(1);
@@ -244,7 +244,10 @@ async fn the_first_and_the_last_pod_of_an_app_count() {
     assert_eq!(due(&board).await, BTreeSet::from([scoped.clone()]));
     assert_eq!(warnings(&board, &scoped).len(), 1);
     for name in ["a", "b", "c"] {
-        board.observe_pod(pods.delete(&ObjectKey::new("shop", name)), Instant::now());
+        board.observe_pod(
+            pods.delete(&ObjectKey::new("shop", name), Selection::NotInjected),
+            Instant::now(),
+        );
     }
     assert_eq!(due(&board).await, BTreeSet::from([configuration.clone()]));
     assert_eq!(warnings(&board, &configuration).len(), 1);

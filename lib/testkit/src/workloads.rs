@@ -1,0 +1,154 @@
+//! A certificate authority for workloads, which certifies whoever asks: identities for a test's own processes, bare
+//! certificates for many clients, and sentry as far as the programs under test need it.
+
+use std::{collections::HashMap, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+
+use outrigger_core::{SpiffeId, TrustDomain};
+use outrigger_identity::{
+    AnchorSource, ClientAuth, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener, SigningRequest,
+};
+use outrigger_proto::sentry::{
+    SignCertificateRequest, SignCertificateResponse,
+    ca_server::{Ca, CaServer},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, IsCa,
+    KeyPair, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, transport::Server};
+
+/// The authority; clones share it.
+#[derive(Clone)]
+pub struct Workloads {
+    root: Arc<CertifiedIssuer<'static, KeyPair>>,
+}
+
+/// A client's certificate and key, DER.
+pub struct Leaf {
+    pub certificate: Vec<u8>,
+    /// PKCS #8.
+    pub key: Vec<u8>,
+}
+
+impl Workloads {
+    /// A new authority.
+    ///
+    /// # Errors
+    /// The certificate library's.
+    pub fn new() -> Result<Self, rcgen::Error> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        Ok(Self {
+            root: Arc::new(CertifiedIssuer::self_signed(params, key)?),
+        })
+    }
+
+    /// The trust anchors, PEM.
+    pub fn anchors(&self) -> String {
+        self.root.pem()
+    }
+
+    /// The trust anchor, DER.
+    pub fn anchor(&self) -> Vec<u8> {
+        self.root.der().to_vec()
+    }
+
+    /// A certificate with a key of its own.
+    ///
+    /// # Errors
+    /// The certificate library's, as for an id that is no URI.
+    pub fn leaf(&self, id: &SpiffeId) -> Result<Leaf, rcgen::Error> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = template(id)?.signed_by(&key, &*self.root)?;
+        Ok(Leaf {
+            certificate: certificate.der().to_vec(),
+            key: key.serialize_der(),
+        })
+    }
+
+    fn certify(&self, csr: &str, id: &SpiffeId) -> Result<Vec<u8>, rcgen::Error> {
+        let csr = CertificateSigningRequestParams::from_pem(csr)?;
+        let certificate = template(id)?.signed_by(&csr.public_key, &*self.root)?;
+        Ok(certificate.pem().into_bytes())
+    }
+
+    /// A live identity for the test's own process.
+    ///
+    /// # Errors
+    /// The identity library's.
+    pub async fn identity(
+        &self,
+        id: SpiffeId,
+        stop: &CancellationToken,
+    ) -> Result<Identity, outrigger_identity::Error> {
+        let anchors = AnchorSource::Static(self.anchors());
+        let issuer = Arc::new(Certified(self.clone(), id));
+        let (identity, renewal) = Identity::with_issuer(anchors, KeyAlgorithm::Ed25519, issuer)?;
+        tokio::spawn(renewal.run(|_| {}, stop.clone()));
+        identity.ready().await;
+        Ok(identity)
+    }
+
+    /// Serves sentry's API on loopback, as `id`, for as long as the runtime lives, and returns its address.
+    ///
+    /// # Errors
+    /// When there is no free port, or no identity.
+    pub async fn serve_sentry(&self, id: SpiffeId, stop: &CancellationToken) -> io::Result<SocketAddr> {
+        let trust_domain = id.trust_domain().clone();
+        let identity = self.identity(id, stop).await.map_err(io::Error::other)?;
+        let tcp = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = tcp.local_addr()?;
+        let tls = identity.server_tls(ClientAuth::None, &[b"h2"]);
+        let listener = Listener::tls(tcp, tls, Limits::default())?;
+        let service = CaServer::new(Sentry(self.clone(), trust_domain));
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(listener));
+        Ok(address)
+    }
+}
+
+fn template(id: &SpiffeId) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::URI(id.to_string().try_into()?)];
+    Ok(params)
+}
+
+/// Gives the test's own process its identity.
+struct Certified(Workloads, SpiffeId);
+
+impl Issuer for Certified {
+    fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
+        let chain = self.0.certify(&request.csr, &self.1).unwrap_or_default();
+        let issued = Issued {
+            chain,
+            jwt: None,
+            per_audience_jwts: HashMap::new(),
+        };
+        Box::pin(std::future::ready(Ok(issued)))
+    }
+}
+
+/// Believes whoever asks.
+struct Sentry(Workloads, TrustDomain);
+
+#[tonic::async_trait]
+impl Ca for Sentry {
+    async fn sign_certificate(
+        &self,
+        request: Request<SignCertificateRequest>,
+    ) -> Result<Response<SignCertificateResponse>, Status> {
+        let request = request.into_inner();
+        let refused = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
+        let id = SpiffeId::new(self.1.clone(), &request.namespace, &request.id).map_err(|error| refused(&error))?;
+        let csr = std::str::from_utf8(&request.certificate_signing_request).map_err(|error| refused(&error))?;
+        let certificate = self.0.certify(csr, &id).map_err(|error| refused(&error))?;
+        Ok(Response::new(SignCertificateResponse {
+            workload_certificate: certificate.into(),
+            valid_until: Some(std::time::SystemTime::now().into()),
+            ..Default::default()
+        }))
+    }
+}
