@@ -2,19 +2,17 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::raw;
+use serde::{Deserialize, Serialize};
 
 mod lenient;
 mod reason;
 pub mod reference;
 
+pub(crate) use lenient::readable;
 pub use reason::{ConditionType, EventReason, EventText, Reason, ReasonText};
 
-/// What the operator and the sidecars found. It is read leniently: of a status that somebody else wrote, what does not fit
-/// counts as absent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+/// What the operator and the sidecars found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(!default)]
 pub struct Status {
@@ -61,12 +59,6 @@ pub struct Rejection {
     pub message: String,
     /// When the sidecar reported it.
     pub at: Time,
-}
-
-/// Reads a status, or none if it cannot be read: one that another version of the operator or somebody else wrote must not
-/// make the object unusable, and the operator writes its own anyway.
-pub(crate) fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Status>, D::Error> {
-    Ok(serde_json::from_str(raw::capture(deserializer)?.get()).unwrap_or_default())
 }
 
 impl Status {

@@ -9,13 +9,11 @@ use anyhow::Context;
 use outrigger_crds::{definition, status::reference};
 
 fn main() -> anyhow::Result<()> {
-    let charts = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../charts"));
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let charts = root.join("charts");
     write(&charts.join("dapr/crds"), definition::files()?)?;
     write(&charts.join("dapr-crds/templates"), definition::templates()?)?;
-    let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).join(reference::PATH);
-    fs::write(&page, reference::page()).with_context(|| format!("write {}", page.display()))?;
-    println!("{}", page.display());
-    Ok(())
+    write(&root.join("docs"), vec![(reference::PATH, reference::page())])
 }
 
 fn write(folder: &Path, files: Vec<(&str, String)>) -> anyhow::Result<()> {

@@ -5,19 +5,18 @@ use serde_json::{Map, Value};
 
 use super::Status;
 
-impl<'de> Deserialize<'de> for Status {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Value::Object(mut fields) = Value::deserialize(deserializer)? else {
-            return Ok(Self::default());
-        };
-        let conditions = field::<Vec<Value>>(&mut fields, "conditions");
-        Ok(Self {
-            observed_generation: field(&mut fields, "observedGeneration"),
-            conditions: conditions.map(each),
-            sidecars: field(&mut fields, "sidecars"),
-            rejections: field::<Vec<Value>>(&mut fields, "rejections").map(each),
-        })
-    }
+/// Reads a status as far as it can be read: what another version of the operator or somebody else wrote must not make the object
+/// unusable, nor hide what is ours in it.
+pub(crate) fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Status>, D::Error> {
+    let Value::Object(mut fields) = Value::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    Ok(Some(Status {
+        observed_generation: field(&mut fields, "observedGeneration"),
+        conditions: field::<Vec<Value>>(&mut fields, "conditions").map(each),
+        sidecars: field(&mut fields, "sidecars"),
+        rejections: field::<Vec<Value>>(&mut fields, "rejections").map(each),
+    }))
 }
 
 fn field<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str) -> Option<T> {
@@ -47,26 +46,23 @@ mod tests {
             "sidecars": {"matching": 2, "loaded": 1, "rejected": 1},
             "rejections": [{"app": "a", "pod": "p", "reason": "R", "message": "m", "at": "2026-01-01T00:00:00Z"}],
         });
-        let read: Status = serde_json::from_value(status.clone()).unwrap();
+        let read = readable(status.clone()).unwrap();
         assert_eq!(serde_json::to_value(read).unwrap(), status);
     }
 
     #[test]
     fn what_does_not_fit_counts_as_absent_and_the_rest_stays() {
-        for foreign in [
-            json!("fine"),
-            json!(7),
-            json!([]),
-            json!({"conditions": "none"}),
-            json!({"sidecars": "none"}),
-        ] {
-            assert_eq!(serde_json::from_value::<Status>(foreign).unwrap(), Status::default());
+        for foreign in [json!("fine"), json!(7), json!([]), json!(null)] {
+            assert_eq!(readable(foreign).unwrap(), None);
+        }
+        for foreign in [json!({"conditions": "none"}), json!({"sidecars": "none"})] {
+            assert_eq!(readable(foreign).unwrap(), Some(Status::default()));
         }
         let half = json!({"observedGeneration": 2, "conditions": [
             {"type": "Synced"},
             {"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
         ]});
-        let read: Status = serde_json::from_value(half).unwrap();
+        let read = readable(half).unwrap().unwrap();
         assert_eq!(read.observed_generation, Some(2));
         let types: Vec<_> = read
             .conditions
