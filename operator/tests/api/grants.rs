@@ -92,7 +92,10 @@ async fn upstreams_grants_are_enough() {
         let labels = [("kind", "Component"), ("reason", "forbidden")];
         operator.metric("dapr_operator_status_refused", &labels)
     };
-    eventually("that the metric says so", || async { (off() == 1.0).then_some(()) }).await;
+    eventually("that the metric says it is off", || async {
+        (off() == 1.0).then_some(())
+    })
+    .await;
 
     // Without the right to apply, Services are created and updated.
     let deployment = |port: &str| {
@@ -125,6 +128,9 @@ async fn upstreams_grants_are_enough() {
     operator
         .condition::<Component>("db", ConditionType::Accepted, "Accepted")
         .await;
-    eventually("that the metric says so", || async { (off() == 0.0).then_some(()) }).await;
+    eventually("that the metric says it is on", || async {
+        (off() == 0.0).then_some(())
+    })
+    .await;
     operator.stop().await;
 }

@@ -153,6 +153,8 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
         .arg("-kubeconfig")
         .arg(api_server.kubeconfig())
         .args(["--watch-interval", "0", "--listen-address", "127.0.0.1"])
+        // The other tests' namespaces have operators of their own.
+        .args(["--watch-namespace", &namespace])
         .args(["--port", &port.to_string(), "--healthz-port", &healthz.to_string()])
         .args([
             "--webhook-server-port",
