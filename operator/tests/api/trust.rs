@@ -128,7 +128,9 @@ impl Distribution {
         let family = families
             .iter()
             .find(|family| family.name() == "dapr_operator_trust_anchors_writes_total");
-        let metrics = family.map(prometheus::proto::MetricFamily::get_metric).unwrap_or_default();
+        let metrics = family
+            .map(prometheus::proto::MetricFamily::get_metric)
+            .unwrap_or_default();
         let of_result = metrics.iter().filter(|metric| metric.get_label()[0].value() == result);
         of_result.map(|metric| metric.get_counter().get_value()).sum()
     }

@@ -370,7 +370,7 @@ async fn old_stored_objects_keep_no_operator_from_becoming_ready() {
     let listing = async {
         let listed = v2.list(&ListParams::default()).await;
         assert!(listed.is_err(), "Subscriptions are to be had without their webhook");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = listing => {}
