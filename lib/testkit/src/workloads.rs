@@ -1,7 +1,7 @@
 //! A certificate authority for workloads, which certifies whoever asks: identities for a test's own processes, bare
 //! certificates for many clients, and sentry as far as the programs under test need it.
 
-use std::{collections::HashMap, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 
 use outrigger_core::{SpiffeId, TrustDomain};
 use outrigger_identity::{
@@ -124,8 +124,7 @@ impl Issuer for Certified {
         let chain = self.0.certify(&request.csr, &self.1).unwrap_or_default();
         let issued = Issued {
             chain,
-            jwt: None,
-            per_audience_jwts: HashMap::new(),
+            ..Issued::default()
         };
         Box::pin(std::future::ready(Ok(issued)))
     }

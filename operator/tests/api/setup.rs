@@ -99,6 +99,8 @@ impl Setup {
             .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
             .arg("-kubeconfig")
             .arg(&self.kubeconfig)
+            // It leads, and would write into what is other tests'.
+            .args(["--watch-namespace", &self.namespace])
             .args(["--listen-address", "127.0.0.1", "--metrics-listen-address", "127.0.0.1"])
             .args(["--port", &port.to_string(), "--healthz-port", &healthz.to_string()])
             .args(["--metrics-port", &metrics.to_string()])

@@ -1,5 +1,5 @@
 //! Sidecars follow components while watches are cut, requests refused, the API server and the operator replaced. In the end
-//! each holds what the API server has for it, and none has ever gone back to an older version.
+//! each holds what the API server has for it, and no stream has ever gone back to an older version.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +35,7 @@ const EDITS_OF_A_ROUND: usize = 60;
 struct Held {
     /// The number of the edit, by component.
     components: BTreeMap<String, u64>,
-    /// The newest edit that an event told of, also of components that are gone.
+    /// The newest edit that an event of this stream told of, also of components that are gone.
     newest: BTreeMap<String, u64>,
     mistakes: Vec<String>,
     /// Events since it was told to count.
@@ -43,8 +43,9 @@ struct Held {
 }
 
 impl Held {
-    /// A list may be ahead of events that are on their way.
+    /// A list may be ahead of events that are on their way, and another replica behind the one before.
     fn listed(&mut self, payloads: &[bytes::Bytes]) {
+        self.newest.clear();
         let parsed = payloads.iter().map(|payload| parse(payload));
         self.components = parsed.map(|(name, edit, _)| (name, edit)).collect();
     }
