@@ -52,7 +52,9 @@ pub(crate) async fn messages(client: &Client, namespace: &str, manifest: &Value)
         Ok(_) => Vec::new(),
         Err(kube::Error::Api(status)) => {
             let causes = status.details.map(|details| details.causes).unwrap_or_default();
-            let mut texts: Vec<String> = causes.iter().map(text).collect();
+            // Beside an error in the structure the server says that it did not go on to the rules.
+            let own = causes.iter().filter(|cause| cause.field != "<nil>");
+            let mut texts: Vec<String> = own.map(text).collect();
             if texts.is_empty() {
                 texts.push(status.message);
             }
