@@ -37,7 +37,10 @@ mod tests {
     fn the_index_names_every_page() {
         let index = fs::read_to_string(folder().join("README.md")).unwrap();
         for (file, _) in pages() {
-            assert!(index.contains(&format!("]({file})")), "docs/reference/README.md does not name {file}");
+            assert!(
+                index.contains(&format!("]({file})")),
+                "docs/reference/README.md does not name {file}"
+            );
         }
     }
 }

@@ -27,13 +27,16 @@ const API_NAMES: [&str; 18] = [
     "shutdown",
     "conversation",
 ];
-/// The last is the older form, whose names are prefixes of routes.
-const API_VERSIONS: [&str; 5] = ["v1", "v1alpha1", "v1alpha2", "v1beta1", LEGACY];
-const LEGACY: &str = "v1.0";
+const API_VERSIONS: [&str; 4] = ["v1", "v1alpha1", "v1alpha2", "v1beta1"];
+/// The older form begins with this, and its names are prefixes of routes.
+const ROUTES: &str = "v1.0";
 
 impl Findings {
     pub(super) fn access_control(&mut self, access: &AccessControl) {
-        self.action("spec.accessControl.defaultAction".into(), access.default_action.as_deref());
+        self.action(
+            "spec.accessControl.defaultAction".into(),
+            access.default_action.as_deref(),
+        );
         let policies = access.policies.as_deref().unwrap_or_default();
         for (index, policy) in policies.iter().enumerate() {
             self.policy(&format!("spec.accessControl.policies[{index}]"), policy);
@@ -90,10 +93,11 @@ impl Findings {
 
     fn api_rule(&mut self, field: &str, rule: &ApiRule) {
         let version = rule.version.as_str();
-        if !API_VERSIONS.contains(&version) {
+        let routes = version.starts_with(ROUTES);
+        if !routes && !API_VERSIONS.contains(&version) {
             self.value(&warnings::API_VERSION, format!("{field}.version"), version);
         }
-        if version != LEGACY && !API_NAMES.contains(&rule.name.as_str()) {
+        if !routes && !API_NAMES.contains(&rule.name.as_str()) {
             let hint = suggestion(&rule.name, API_NAMES);
             self.value_with(&warnings::API_NAME, format!("{field}.name"), &rule.name, &hint);
         }
@@ -109,7 +113,11 @@ impl Findings {
             let field = format!("spec.secrets.scopes[{index}]");
             let access = scope.default_access.as_deref().unwrap_or_default();
             if !matches!(access.to_lowercase().as_str(), "" | "allow" | "deny") {
-                self.value(&rejections::SECRET_DEFAULT_ACCESS, format!("{field}.defaultAccess"), access);
+                self.value(
+                    &rejections::SECRET_DEFAULT_ACCESS,
+                    format!("{field}.defaultAccess"),
+                    access,
+                );
             }
             let listed = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
             if listed(&scope.allowed_secrets) && listed(&scope.denied_secrets) {

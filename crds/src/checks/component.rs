@@ -111,7 +111,8 @@ fn is_direction(text: &str) -> bool {
 /// `app1=topic1,topic2;app2=`.
 fn are_topic_scopes(text: &str) -> bool {
     let apps = text.split(';').map(str::trim).filter(|app| !app.is_empty());
-    apps.map(|app| app.split_once('=')).all(|app| app.is_some_and(|(id, _)| !id.trim().is_empty()))
+    apps.map(|app| app.split_once('='))
+        .all(|app| app.is_some_and(|(id, _)| !id.trim().is_empty()))
 }
 
 #[cfg(test)]
@@ -126,7 +127,12 @@ mod tests {
 
     #[test]
     fn a_usual_component_has_no_problems() {
-        for type_ in ["state.redis", "middleware.http.ratelimit", "bindings.aws.s3", "state.my-own"] {
+        for type_ in [
+            "state.redis",
+            "middleware.http.ratelimit",
+            "bindings.aws.s3",
+            "state.my-own",
+        ] {
             let spec = serde_json::json!({
                 "type": type_, "version": "v1", "initTimeout": "1m30s",
                 "metadata": [
@@ -137,9 +143,14 @@ mod tests {
             });
             assert_eq!(problems(spec), Vec::<String>::new(), "{type_}");
         }
-        assert_eq!(problems(serde_json::json!({ "type": "pubsub.kafka", "initTimeout": "", "metadata": [
+        assert_eq!(
+            problems(
+                serde_json::json!({ "type": "pubsub.kafka", "initTimeout": "", "metadata": [
             { "name": "publishingScopes", "value": "app1=topic1;app2=topic2, topic3;app3=" },
-        ] })), Vec::<String>::new());
+        ] })
+            ),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -154,7 +165,10 @@ mod tests {
         let [name_resolution] = &problems(serde_json::json!({ "type": "nameresolution.mdns" }))[..] else {
             panic!("one problem expected")
         };
-        assert!(name_resolution.ends_with("in a Configuration (spec.nameResolution)"), "{name_resolution}");
+        assert!(
+            name_resolution.ends_with("in a Configuration (spec.nameResolution)"),
+            "{name_resolution}"
+        );
     }
 
     #[test]
@@ -162,6 +176,10 @@ mod tests {
         let spec = serde_json::json!({ "type": "state.redis", "metadata": [
             { "name": "primaryEncryptionKey", "value": "0123456789abcdef" },
         ] });
-        assert!(problems(spec).iter().all(|problem| !problem.contains("0123456789abcdef")));
+        assert!(
+            problems(spec)
+                .iter()
+                .all(|problem| !problem.contains("0123456789abcdef"))
+        );
     }
 }

@@ -32,15 +32,25 @@ pub(crate) fn configuration(configuration: &Configuration) -> Vec<Problem> {
     if let Some(api) = &spec.api {
         findings.api(api);
     }
-    for (item, pipeline) in [("httpPipeline", &spec.http_pipeline), ("appHttpPipeline", &spec.app_http_pipeline)] {
+    for (item, pipeline) in [
+        ("httpPipeline", &spec.http_pipeline),
+        ("appHttpPipeline", &spec.app_http_pipeline),
+    ] {
         if let Some(pipeline) = pipeline {
             findings.pipeline(&format!("spec.{item}.handlers"), pipeline);
         }
     }
-    let denied = spec.components.as_ref().and_then(|components| components.deny.as_deref());
+    let denied = spec
+        .components
+        .as_ref()
+        .and_then(|components| components.deny.as_deref());
     for (index, item) in denied.unwrap_or_default().iter().enumerate() {
         if item.is_empty() || item.matches('/').count() > 1 {
-            findings.value(&warnings::DENIED_COMPONENT, format!("spec.components.deny[{index}]"), item);
+            findings.value(
+                &warnings::DENIED_COMPONENT,
+                format!("spec.components.deny[{index}]"),
+                item,
+            );
         }
     }
     findings.features(spec.features.as_deref().unwrap_or_default());
@@ -68,10 +78,18 @@ impl Findings {
     fn pipeline(&mut self, field: &str, pipeline: &Pipeline) {
         for (index, handler) in pipeline.handlers.iter().flatten().enumerate() {
             if handler.name.is_empty() {
-                self.value(&warnings::PIPELINE_NAME, format!("{field}[{index}].name"), &handler.name);
+                self.value(
+                    &warnings::PIPELINE_NAME,
+                    format!("{field}[{index}].name"),
+                    &handler.name,
+                );
             }
             if handler.type_.strip_prefix("middleware.http.").is_none_or(str::is_empty) {
-                self.value(&warnings::PIPELINE_TYPE, format!("{field}[{index}].type"), &handler.type_);
+                self.value(
+                    &warnings::PIPELINE_TYPE,
+                    format!("{field}[{index}].type"),
+                    &handler.type_,
+                );
             }
         }
     }
@@ -79,7 +97,10 @@ impl Findings {
     fn features(&mut self, features: &[Feature]) {
         for (index, feature) in features.iter().enumerate() {
             if !FEATURES.contains(&feature.name.as_str()) {
-                let (field, hint) = (format!("spec.features[{index}].name"), suggestion(&feature.name, FEATURES));
+                let (field, hint) = (
+                    format!("spec.features[{index}].name"),
+                    suggestion(&feature.name, FEATURES),
+                );
                 self.value_with(&warnings::FEATURE_UNKNOWN, field, &feature.name, &hint);
             }
         }
@@ -89,7 +110,10 @@ impl Findings {
     }
 
     fn mtls(&mut self, mtls: &Mtls) {
-        for (item, text) in [("workloadCertTTL", &mtls.workload_cert_ttl), ("allowedClockSkew", &mtls.allowed_clock_skew)] {
+        for (item, text) in [
+            ("workloadCertTTL", &mtls.workload_cert_ttl),
+            ("allowedClockSkew", &mtls.allowed_clock_skew),
+        ] {
             if let Some(text) = text.as_deref().filter(|text| !text.is_empty() && !is_positive(text)) {
                 self.value(&warnings::MTLS_DURATION, format!("spec.mtls.{item}"), text);
             }
@@ -99,7 +123,10 @@ impl Findings {
             let options: serde_json::Map<String, serde_json::Value> = serde_json::from_str(options).unwrap_or_default();
             let source = options.iter().find(|(key, _)| key.eq_ignore_ascii_case("source"));
             if source.is_none_or(|(_, source)| source.as_str().is_none_or(str::is_empty)) {
-                self.field(&warnings::MTLS_JWKS, format!("spec.mtls.tokenValidators[{index}].options"));
+                self.field(
+                    &warnings::MTLS_JWKS,
+                    format!("spec.mtls.tokenValidators[{index}].options"),
+                );
             }
         }
     }
@@ -112,7 +139,11 @@ impl Findings {
         if let Some(zipkin) = &tracing.zipkin {
             let address = zipkin.endpoint_address.as_str();
             if !address.is_empty() && !has_host(address, &[]) {
-                self.value(&rejections::ZIPKIN_ADDRESS, "spec.tracing.zipkin.endpointAddress", address);
+                self.value(
+                    &rejections::ZIPKIN_ADDRESS,
+                    "spec.tracing.zipkin.endpointAddress",
+                    address,
+                );
             }
         }
         let Some(otel) = &tracing.otel else { return };
@@ -129,10 +160,22 @@ impl Findings {
 
     fn workflow(&mut self, workflow: &Workflow) {
         for (item, limit) in [
-            ("maxConcurrentWorkflowInvocations", workflow.max_concurrent_workflow_invocations),
-            ("maxConcurrentActivityInvocations", workflow.max_concurrent_activity_invocations),
-            ("globalMaxConcurrentWorkflowInvocations", workflow.global_max_concurrent_workflow_invocations),
-            ("globalMaxConcurrentActivityInvocations", workflow.global_max_concurrent_activity_invocations),
+            (
+                "maxConcurrentWorkflowInvocations",
+                workflow.max_concurrent_workflow_invocations,
+            ),
+            (
+                "maxConcurrentActivityInvocations",
+                workflow.max_concurrent_activity_invocations,
+            ),
+            (
+                "globalMaxConcurrentWorkflowInvocations",
+                workflow.global_max_concurrent_workflow_invocations,
+            ),
+            (
+                "globalMaxConcurrentActivityInvocations",
+                workflow.global_max_concurrent_activity_invocations,
+            ),
         ] {
             self.not_negative(format!("spec.workflow.{item}"), limit);
         }

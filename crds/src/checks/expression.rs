@@ -80,10 +80,14 @@ fn number(text: &str) -> usize {
 
 /// The length of the string that a text begins with: `None` for no string, `Some(None)` for one without an end.
 fn string(text: &str) -> Option<Option<usize>> {
-    let prefix = text.find(|c| !matches!(c, 'r' | 'R' | 'b' | 'B')).filter(|length| *length <= 2)?;
+    let prefix = text
+        .find(|c| !matches!(c, 'r' | 'R' | 'b' | 'B'))
+        .filter(|length| *length <= 2)?;
     let raw = text[..prefix].contains(['r', 'R']);
     let body = &text[prefix..];
-    let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| body.starts_with(quote))?;
+    let quote = ["\"\"\"", "'''", "\"", "'"]
+        .into_iter()
+        .find(|quote| body.starts_with(quote))?;
     let mut at = quote.len();
     while at < body.len() {
         if body[at..].starts_with(quote) {
@@ -219,9 +223,15 @@ mod tests {
     fn expressions_and_the_names_in_them() {
         for (text, expected) in [
             ("consecutiveFailures >= 5", &["consecutiveFailures"][..]),
-            ("requests > 10 && totalFailures/requests > 0.5", &["requests", "totalFailures", "requests"]),
+            (
+                "requests > 10 && totalFailures/requests > 0.5",
+                &["requests", "totalFailures", "requests"],
+            ),
             (r#"event.type == "order.created""#, &["event"]),
-            (r#"event.data["x"].startsWith('a') ? true : !(has(event.data.y))"#, &["event", "event"]),
+            (
+                r#"event.data["x"].startsWith('a') ? true : !(has(event.data.y))"#,
+                &["event", "event"],
+            ),
             ("event.data.n in [1, 2, 3,] || -1.5e-3 < size({'a': 1})", &["event"]),
             ("[].size() == 0 // nothing", &[]),
             (r####"r"\" == '''it's''' + b"\"""####, &[]),
@@ -234,8 +244,25 @@ mod tests {
     #[test]
     fn other_texts_are_none() {
         for text in [
-            "", " ", "5 >", "> 5", "a = 5", "a and b", "a greater than 5", "(a > 5", "a > 5)",
-            "a > 5;", "a & b", "a | b", "\"open", "'open", "f(a", "[1, 2", "a ? b", "a.", "event.type == 'a' or x",
+            "",
+            " ",
+            "5 >",
+            "> 5",
+            "a = 5",
+            "a and b",
+            "a greater than 5",
+            "(a > 5",
+            "a > 5)",
+            "a > 5;",
+            "a & b",
+            "a | b",
+            "\"open",
+            "'open",
+            "f(a",
+            "[1, 2",
+            "a ? b",
+            "a.",
+            "event.type == 'a' or x",
         ] {
             assert_eq!(names(text), None, "{text}");
         }

@@ -13,7 +13,11 @@ pub(crate) fn http_endpoint(endpoint: &HTTPEndpoint) -> Vec<Problem> {
     if !has_host(&endpoint.spec.base_url, &["http", "https"]) {
         findings.value(&warnings::ENDPOINT_URL, "spec.baseUrl", &endpoint.spec.base_url);
     }
-    findings.pairs("spec.headers", endpoint.spec.headers.as_deref().unwrap_or_default(), store);
+    findings.pairs(
+        "spec.headers",
+        endpoint.spec.headers.as_deref().unwrap_or_default(),
+        store,
+    );
     if let Some(tls) = &endpoint.spec.client_tls {
         findings.tls(tls, store);
     }
@@ -23,7 +27,11 @@ pub(crate) fn http_endpoint(endpoint: &HTTPEndpoint) -> Vec<Problem> {
 
 impl Findings {
     fn tls(&mut self, tls: &Tls, store: SecretStore<'_>) {
-        let documents = [("rootCA", &tls.root_ca), ("certificate", &tls.certificate), ("privateKey", &tls.private_key)];
+        let documents = [
+            ("rootCA", &tls.root_ca),
+            ("certificate", &tls.certificate),
+            ("privateKey", &tls.private_key),
+        ];
         for (item, document) in documents {
             if let Some(document) = document {
                 self.document(&format!("spec.clientTLS.{item}"), document, store);

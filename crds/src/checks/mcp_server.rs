@@ -30,9 +30,17 @@ impl Findings {
             self.value(&rejections::MCP_URL, format!("{field}.url"), &transport.url);
         }
         if let Some(timeout) = transport.timeout.filter(|timeout| timeout.0 <= GoDuration::default()) {
-            self.value(&warnings::MCP_TIMEOUT_ZERO, format!("{field}.timeout"), &timeout.0.to_string());
+            self.value(
+                &warnings::MCP_TIMEOUT_ZERO,
+                format!("{field}.timeout"),
+                &timeout.0.to_string(),
+            );
         }
-        self.pairs(&format!("{field}.headers"), transport.headers.as_deref().unwrap_or_default(), store);
+        self.pairs(
+            &format!("{field}.headers"),
+            transport.headers.as_deref().unwrap_or_default(),
+            store,
+        );
         let Some(auth) = &transport.auth else { return };
         let Some(oauth2) = &auth.oauth2 else { return };
         match &oauth2.secret_key_ref {
@@ -49,7 +57,11 @@ impl Findings {
         let env = stdio.env.as_deref().unwrap_or_default();
         for (index, pair) in env.iter().enumerate() {
             if pair.name.contains(['=', '\n', '\0']) {
-                self.value(&warnings::MCP_ENV_NAME, format!("spec.endpoint.stdio.env[{index}].name"), &pair.name);
+                self.value(
+                    &warnings::MCP_ENV_NAME,
+                    format!("spec.endpoint.stdio.env[{index}].name"),
+                    &pair.name,
+                );
             }
         }
         self.pairs("spec.endpoint.stdio.env", env, store);

@@ -8,7 +8,10 @@ impl Findings {
         let workflow = metrics.workflow.as_ref();
         let workflow = workflow.and_then(|metrics| metrics.latency_distribution_buckets.as_deref());
         for (item, buckets) in [
-            ("latencyDistributionBuckets", metrics.latency_distribution_buckets.as_deref()),
+            (
+                "latencyDistributionBuckets",
+                metrics.latency_distribution_buckets.as_deref(),
+            ),
             ("workflow.latencyDistributionBuckets", workflow),
         ] {
             let buckets = buckets.unwrap_or_default();
@@ -31,7 +34,11 @@ impl Findings {
         let paths = metrics.http.as_ref().and_then(|http| http.path_matching.as_deref());
         for (index, path) in paths.unwrap_or_default().iter().enumerate() {
             if !is_pattern(path) {
-                self.value(&warnings::METRIC_PATH, format!("{field}.http.pathMatching[{index}]"), path);
+                self.value(
+                    &warnings::METRIC_PATH,
+                    format!("{field}.http.pathMatching[{index}]"),
+                    path,
+                );
             }
         }
     }
@@ -40,8 +47,14 @@ impl Findings {
 /// A pattern that Go's HTTP router takes, with the path of invocations before it, as sidecars register it too.
 fn is_pattern(path: &str) -> bool {
     let segments: Vec<&str> = path.split('/').collect();
-    let wildcards = segments.iter().filter(|segment| segment.starts_with('{')).map(|segment| segment.trim_end_matches("...}"));
-    let wildcards: Vec<&str> = wildcards.map(|segment| segment.trim_end_matches('}')).chain(["{app_id"]).collect();
+    let wildcards = segments
+        .iter()
+        .filter(|segment| segment.starts_with('{'))
+        .map(|segment| segment.trim_end_matches("...}"));
+    let wildcards: Vec<&str> = wildcards
+        .map(|segment| segment.trim_end_matches('}'))
+        .chain(["{app_id"])
+        .collect();
     let last = segments.len() - 1;
     let legal = segments.iter().enumerate().all(|(index, segment)| {
         if !segment.contains(['{', '}']) {
@@ -56,7 +69,8 @@ fn is_pattern(path: &str) -> bool {
         }
         let name = rest_of_path.unwrap_or(name);
         name == "$"
-            || name.starts_with(|c: char| c.is_alphabetic() || c == '_') && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+            || name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+                && name.chars().all(|c| c.is_alphanumeric() || c == '_')
     });
     legal && repeated(wildcards).is_empty() && !path.contains([' ', '\t'])
 }
@@ -67,10 +81,29 @@ mod tests {
 
     #[test]
     fn patterns_are_those_of_gos_router() {
-        for path in ["/", "/orders", "orders/{orderID}/items/{itemID}", "/files/{path...}", "/exact/{$}", "/a//b", ""] {
+        for path in [
+            "/",
+            "/orders",
+            "orders/{orderID}/items/{itemID}",
+            "/files/{path...}",
+            "/exact/{$}",
+            "/a//b",
+            "",
+        ] {
             assert!(is_pattern(path), "{path}");
         }
-        for path in ["/orders/{", "/orders/{}", "/a{b}", "/{a}b", "/{1}", "/{a}/{a}", "/{a...}/b", "/{$}/b", "GET /x", "/{app_id}"] {
+        for path in [
+            "/orders/{",
+            "/orders/{}",
+            "/a{b}",
+            "/{a}b",
+            "/{1}",
+            "/{a}/{a}",
+            "/{a...}/b",
+            "/{$}/b",
+            "GET /x",
+            "/{app_id}",
+        ] {
             assert!(!is_pattern(path), "{path}");
         }
     }

@@ -12,8 +12,13 @@ use crate::{
 };
 
 /// What a `trip` expression can refer to.
-const COUNTS: [&str; 5] =
-    ["requests", "totalSuccesses", "totalFailures", "consecutiveSuccesses", "consecutiveFailures"];
+const COUNTS: [&str; 5] = [
+    "requests",
+    "totalSuccesses",
+    "totalFailures",
+    "consecutiveSuccesses",
+    "consecutiveFailures",
+];
 
 /// Policies of stock sidecars that an object may replace, as long as they retry often enough.
 const BUILT_IN: [&str; 4] = [
@@ -31,7 +36,11 @@ pub(crate) fn resiliency(resiliency: &Resiliency) -> Vec<Problem> {
     let mut findings = Findings::default();
     let policies = &resiliency.spec.policies;
     for (name, timeout) in policies.timeouts.iter().flatten() {
-        findings.duration(&rejections::RESILIENCY_TIMEOUT, format!("spec.policies.timeouts[{name}]"), timeout);
+        findings.duration(
+            &rejections::RESILIENCY_TIMEOUT,
+            format!("spec.policies.timeouts[{name}]"),
+            timeout,
+        );
     }
     for (name, retry) in policies.retries.iter().flatten() {
         findings.retry(name, retry);
@@ -72,10 +81,18 @@ impl Findings {
         }
         match retry.max_retries {
             Some(count) if count < -1 => {
-                self.value(&warnings::RETRY_COUNT, format!("{field}.maxRetries"), &count.to_string());
+                self.value(
+                    &warnings::RETRY_COUNT,
+                    format!("{field}.maxRetries"),
+                    &count.to_string(),
+                );
             }
             Some(count) if BUILT_IN.contains(&name) && count < FEWEST => {
-                self.value(&warnings::RETRY_BUILT_IN, format!("{field}.maxRetries"), &count.to_string());
+                self.value(
+                    &warnings::RETRY_BUILT_IN,
+                    format!("{field}.maxRetries"),
+                    &count.to_string(),
+                );
             }
             _ => {}
         }
@@ -84,8 +101,18 @@ impl Findings {
         }
         if let Some(matching) = &retry.matching {
             for (rule, item, codes, range) in [
-                (&rejections::HTTP_STATUS_CODES, "httpStatusCodes", &matching.http_status_codes, 100..=599),
-                (&rejections::GRPC_STATUS_CODES, "gRPCStatusCodes", &matching.grpc_status_codes, 0..=16),
+                (
+                    &rejections::HTTP_STATUS_CODES,
+                    "httpStatusCodes",
+                    &matching.http_status_codes,
+                    100..=599,
+                ),
+                (
+                    &rejections::GRPC_STATUS_CODES,
+                    "gRPCStatusCodes",
+                    &matching.grpc_status_codes,
+                    0..=16,
+                ),
             ] {
                 let codes = codes.as_deref().unwrap_or_default();
                 let code = |text: &str| text.parse().ok().filter(|code: &i32| range.contains(code));
@@ -127,14 +154,25 @@ impl Findings {
         }
         for (name, actor) in targets.actors.iter().flatten() {
             let field = format!("spec.targets.actors[{name}]");
-            self.names(policies, &field, &actor.timeout, &actor.retry, &actor.circuit_breaker, true);
+            self.names(
+                policies,
+                &field,
+                &actor.timeout,
+                &actor.retry,
+                &actor.circuit_breaker,
+                true,
+            );
             self.cache(&field, actor.circuit_breaker_cache_size);
             let breaker = actor.circuit_breaker.as_deref().unwrap_or_default();
             match actor.circuit_breaker_scope.as_deref().unwrap_or_default() {
                 _ if breaker.is_empty() => {}
                 "" => self.field(&warnings::ACTOR_SCOPE, &field),
                 "id" | "type" | "both" => {}
-                scope => self.value(&rejections::CIRCUIT_BREAKER_SCOPE, format!("{field}.circuitBreakerScope"), scope),
+                scope => self.value(
+                    &rejections::CIRCUIT_BREAKER_SCOPE,
+                    format!("{field}.circuitBreakerScope"),
+                    scope,
+                ),
             }
         }
         for (name, component) in targets.components.iter().flatten() {
@@ -145,7 +183,14 @@ impl Findings {
             for (item, names) in [("inbound", &component.inbound), ("outbound", &component.outbound)] {
                 if let Some(names) = names {
                     let field = format!("{field}.{item}");
-                    self.names(policies, &field, &names.timeout, &names.retry, &names.circuit_breaker, false);
+                    self.names(
+                        policies,
+                        &field,
+                        &names.timeout,
+                        &names.retry,
+                        &names.circuit_breaker,
+                        false,
+                    );
                 }
             }
         }
@@ -167,7 +212,12 @@ impl Findings {
         }
         self.name(policies.timeouts.as_ref(), &[], format!("{field}.timeout"), timeout);
         self.name(policies.retries.as_ref(), &BUILT_IN, format!("{field}.retry"), retry);
-        self.name(policies.circuit_breakers.as_ref(), &[], format!("{field}.circuitBreaker"), breaker);
+        self.name(
+            policies.circuit_breakers.as_ref(),
+            &[],
+            format!("{field}.circuitBreaker"),
+            breaker,
+        );
     }
 
     fn name<V>(
@@ -213,7 +263,17 @@ mod tests {
         for text in ["429", "500-599", "+500", "0500-599", "500-500"] {
             assert!(is_range(text, code), "{text}");
         }
-        for text in ["99", "600", "599-500", "500-", "-500", "500-550-599", "5xx", " 500", "500 - 599"] {
+        for text in [
+            "99",
+            "600",
+            "599-500",
+            "500-",
+            "-500",
+            "500-550-599",
+            "5xx",
+            " 500",
+            "500 - 599",
+        ] {
             assert!(!is_range(text, code), "{text}");
         }
     }

@@ -25,7 +25,12 @@ impl Findings {
         for (index, pair) in pairs.iter().enumerate() {
             self.pair(&format!("{field}[{index}]"), pair, store);
         }
-        for name in repeated(pairs.iter().map(|pair| pair.name.as_str()).filter(|name| !name.is_empty())) {
+        for name in repeated(
+            pairs
+                .iter()
+                .map(|pair| pair.name.as_str())
+                .filter(|name| !name.is_empty()),
+        ) {
             self.value(&warnings::PAIR_NAME_TWICE, field, name);
         }
     }
@@ -62,11 +67,19 @@ impl Findings {
             return;
         }
         if !is_subdomain(&secret.name) {
-            self.value(&warnings::SECRET_NAME_INVALID, format!("{field}.secretKeyRef.name"), &secret.name);
+            self.value(
+                &warnings::SECRET_NAME_INVALID,
+                format!("{field}.secretKeyRef.name"),
+                &secret.name,
+            );
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !secret.key().chars().all(allowed) {
-            self.value(&warnings::SECRET_KEY_INVALID, format!("{field}.secretKeyRef.key"), secret.key());
+            self.value(
+                &warnings::SECRET_KEY_INVALID,
+                format!("{field}.secretKeyRef.key"),
+                secret.key(),
+            );
         }
     }
 }
@@ -88,7 +101,9 @@ pub(super) fn has_host(url: &str, schemes: &[&str]) -> bool {
         return false;
     };
     let legal = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-'));
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-'));
     let known = schemes.is_empty() || schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known));
     let no_host = |c: char| matches!(c, '/' | '?' | '#') || c.is_whitespace();
     legal && known && rest.starts_with(|c| !no_host(c))
@@ -119,7 +134,17 @@ mod tests {
         for url in ["http://h", "HTTPS://h:1/p?q", "http://[::1]/", "http://:80"] {
             assert!(has_host(url, &["http", "https"]), "{url}");
         }
-        for url in ["", "h", "h:80", "http://", "http:///p", "ftp://h", "http:/h", "://h", "http:// h"] {
+        for url in [
+            "",
+            "h",
+            "h:80",
+            "http://",
+            "http:///p",
+            "ftp://h",
+            "http:/h",
+            "://h",
+            "http:// h",
+        ] {
             assert!(!has_host(url, &["http", "https"]), "{url}");
         }
         assert!(has_host("ftp://h", &[]) && !has_host("1tp://h", &[]));

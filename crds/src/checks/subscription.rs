@@ -80,7 +80,11 @@ impl Findings {
         ];
         for (item, limit) in limits {
             if let Some(limit) = limit.filter(|limit| *limit < 0) {
-                self.value(&warnings::BULK_NEGATIVE, format!("spec.bulkSubscribe.{item}"), &limit.to_string());
+                self.value(
+                    &warnings::BULK_NEGATIVE,
+                    format!("spec.bulkSubscribe.{item}"),
+                    &limit.to_string(),
+                );
             }
         }
         if !bulk.enabled && limits.iter().any(|(_, limit)| limit.is_some_and(|limit| limit > 0)) {

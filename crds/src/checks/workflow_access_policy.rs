@@ -12,7 +12,11 @@ pub(crate) fn workflow_access_policy(policy: &WorkflowAccessPolicy) -> Vec<Probl
         let field = format!("spec.rules[{rule_index}].callers");
         for (index, caller) in callers.iter().enumerate() {
             if app_id::validate(&caller.app_id).is_err() {
-                findings.value(&warnings::WORKFLOW_CALLER, format!("{field}[{index}].appID"), &caller.app_id);
+                findings.value(
+                    &warnings::WORKFLOW_CALLER,
+                    format!("{field}[{index}].appID"),
+                    &caller.app_id,
+                );
             }
         }
         for caller in repeated(callers.iter().map(|caller| caller.app_id.as_str())) {

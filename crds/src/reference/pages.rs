@@ -45,7 +45,15 @@ whole. Metadata, status and all other fields can be written as before.
         if !rows.is_empty() {
             page += &format!(
                 "\n### {kind}\n\n{}",
-                table(["field", "refused: the value …", "what stock programs do with it", "check"], &rows)
+                table(
+                    [
+                        "field",
+                        "refused: the value …",
+                        "what stock programs do with it",
+                        "check"
+                    ],
+                    &rows
+                )
             );
         }
     }
@@ -91,7 +99,14 @@ kubectl get component store -o jsonpath='{{.status.conditions[?(@.type==\"Accept
             .collect();
         page += &format!(
             "\n## {kind}\n\n{}",
-            table(["field", "warned of: the value or field …", "what stock programs do with it"], &rows)
+            table(
+                [
+                    "field",
+                    "warned of: the value or field …",
+                    "what stock programs do with it"
+                ],
+                &rows
+            )
         );
     }
     page

@@ -71,7 +71,11 @@ fn walk<'a>(schema: &'a mut Json, path: &str) -> Option<&'a mut Json> {
         let name = segment.trim_end_matches(['[', ']', '{', '}']);
         at = at.get_mut("properties")?.get_mut(name)?;
         for brackets in segment[name.len()..].as_bytes().chunks(2) {
-            at = at.get_mut(if brackets == b"[]" { "items" } else { "additionalProperties" })?;
+            at = at.get_mut(if brackets == b"[]" {
+                "items"
+            } else {
+                "additionalProperties"
+            })?;
         }
     }
     Some(at)

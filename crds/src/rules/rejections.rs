@@ -21,14 +21,39 @@ pub static BOUNDS: &[Bound] = &[
     Bound::new("Resiliency", "spec.policies.retries{}.policy", "maxLength", 256),
     Bound::new("Resiliency", "spec.policies.retries{}.duration", "maxLength", 256),
     Bound::new("Resiliency", "spec.policies.retries{}.maxInterval", "maxLength", 256),
-    Bound::new("Resiliency", "spec.policies.retries{}.matching.httpStatusCodes", "maxLength", 1_024),
-    Bound::new("Resiliency", "spec.policies.retries{}.matching.gRPCStatusCodes", "maxLength", 1_024),
+    Bound::new(
+        "Resiliency",
+        "spec.policies.retries{}.matching.httpStatusCodes",
+        "maxLength",
+        1_024,
+    ),
+    Bound::new(
+        "Resiliency",
+        "spec.policies.retries{}.matching.gRPCStatusCodes",
+        "maxLength",
+        1_024,
+    ),
     Bound::new("Resiliency", "spec.policies.circuitBreakers", "maxProperties", 500),
-    Bound::new("Resiliency", "spec.policies.circuitBreakers{}.interval", "maxLength", 256),
-    Bound::new("Resiliency", "spec.policies.circuitBreakers{}.timeout", "maxLength", 256),
+    Bound::new(
+        "Resiliency",
+        "spec.policies.circuitBreakers{}.interval",
+        "maxLength",
+        256,
+    ),
+    Bound::new(
+        "Resiliency",
+        "spec.policies.circuitBreakers{}.timeout",
+        "maxLength",
+        256,
+    ),
     Bound::new("Resiliency", "spec.policies.circuitBreakers{}.trip", "maxLength", 512),
     Bound::new("Resiliency", "spec.targets.actors", "maxProperties", 5_000),
-    Bound::new("Resiliency", "spec.targets.actors{}.circuitBreakerScope", "maxLength", 256),
+    Bound::new(
+        "Resiliency",
+        "spec.targets.actors{}.circuitBreakerScope",
+        "maxLength",
+        256,
+    ),
     Bound::new("Subscription", "spec.routes.rules", "maxItems", 125),
     Bound::new("Subscription", "spec.routes.rules[].match", "maxLength", 2_048),
 ];
@@ -65,7 +90,15 @@ macro_rules! go_duration {
 macro_rules! status_codes {
     ($code:literal) => {
         concat!(
-            "self.matches('^([+]?0*", $code, "(-[+]?0*", $code, ")?)?(,([+]?0*", $code, "(-[+]?0*", $code, ")?)?)*$')",
+            "self.matches('^([+]?0*",
+            $code,
+            "(-[+]?0*",
+            $code,
+            ")?)?(,([+]?0*",
+            $code,
+            "(-[+]?0*",
+            $code,
+            ")?)?)*$')",
         )
     };
 }

@@ -26,8 +26,14 @@ const RESILIENCY: &[&str] = &["Resiliency"];
 const SUBSCRIPTION: &[&str] = &["Subscription"];
 const POLICY: &[&str] = &["WorkflowAccessPolicy"];
 
-const WITH_SCOPES: &[&str] =
-    &["Component", "HTTPEndpoint", "MCPServer", "Resiliency", "Subscription", "WorkflowAccessPolicy"];
+const WITH_SCOPES: &[&str] = &[
+    "Component",
+    "HTTPEndpoint",
+    "MCPServer",
+    "Resiliency",
+    "Subscription",
+    "WorkflowAccessPolicy",
+];
 const WITH_PAIRS: &[&str] = &["Component", "Configuration", "HTTPEndpoint", "MCPServer"];
 const PAIRS: &[&str] = &[
     "spec.metadata[]",
@@ -115,7 +121,7 @@ table! {
     API_NAME = warn(CONFIGURATION, &["spec.api.allowed[].name", "spec.api.denied[].name"],
         "is no part of the API of stock sidecars", "the rule matches nothing");
     API_VERSION = warn(CONFIGURATION, &["spec.api.allowed[].version", "spec.api.denied[].version"],
-        "is no version of the API: expected v1, v1alpha1, v1alpha2, v1beta1 or v1.0", "the rule matches nothing");
+        "is no version of the API: expected v1, v1alpha1, v1alpha2, v1beta1, or the v1.0 of routes", "the rule matches nothing");
     API_PROTOCOL = warn(CONFIGURATION, &["spec.api.allowed[].protocol", "spec.api.denied[].protocol"],
         "is no protocol of the API: expected http or grpc", "the rule is ignored");
     PIPELINE_TYPE = warn(CONFIGURATION, &["spec.httpPipeline.handlers[].type", "spec.appHttpPipeline.handlers[].type"],
@@ -242,4 +248,8 @@ table! {
         "is listed more than once in the rule", "nothing; the second is useless");
 }
 
-const TLS_DOCUMENTS: &[&str] = &["spec.clientTLS.rootCA", "spec.clientTLS.certificate", "spec.clientTLS.privateKey"];
+const TLS_DOCUMENTS: &[&str] = &[
+    "spec.clientTLS.rootCA",
+    "spec.clientTLS.certificate",
+    "spec.clientTLS.privateKey",
+];

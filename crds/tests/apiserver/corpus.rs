@@ -24,7 +24,12 @@ pub(crate) struct Case {
 /// All manifests, in the order of their names.
 pub(crate) fn cases() -> Vec<Case> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/invalid");
-    let entries = |folder: &Path| -> Vec<_> { fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let entries = |folder: &Path| -> Vec<_> {
+        fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect()
+    };
     let mut files: Vec<_> = entries(&root).iter().flat_map(|folder| entries(folder)).collect();
     files.sort();
     files
@@ -57,7 +62,12 @@ pub(crate) fn cases() -> Vec<Case> {
 pub(crate) fn assert_as_expected(differences: &[(&Case, Vec<String>)]) {
     let texts: Vec<String> = differences
         .iter()
-        .map(|(case, found)| format!("{}\n  expected {:#?}\n  found    {:#?}", case.name, case.messages, found))
+        .map(|(case, found)| {
+            format!(
+                "{}\n  expected {:#?}\n  found    {:#?}",
+                case.name, case.messages, found
+            )
+        })
         .collect();
     assert!(texts.is_empty(), "{} cases differ:\n{}", texts.len(), texts.join("\n"));
 }

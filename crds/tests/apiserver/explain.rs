@@ -28,7 +28,9 @@ async fn every_field_of_every_kind_is_explained() {
 /// The document, once the server has made it from the definitions.
 async fn openapi(client: &kube::Client, version: &str) -> Value {
     for _ in 0..600 {
-        let request = http::Request::get(format!("/openapi/v3/apis/dapr.io/{version}")).body(Vec::new()).unwrap();
+        let request = http::Request::get(format!("/openapi/v3/apis/dapr.io/{version}"))
+            .body(Vec::new())
+            .unwrap();
         match client.request::<Value>(request).await {
             Ok(document) => return document,
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
@@ -40,10 +42,15 @@ async fn openapi(client: &kube::Client, version: &str) -> Value {
 fn explained(path: &str, schema: &Value) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
-        assert!(property["description"].as_str().is_some_and(|text| !text.is_empty()), "{path} is not explained");
+        assert!(
+            property["description"].as_str().is_some_and(|text| !text.is_empty()),
+            "{path} is not explained"
+        );
         explained(&path, property);
     }
     for part in ["items", "additionalProperties"] {
-        explained(path, &schema[part]);
+        if schema[part].is_object() {
+            explained(path, &schema[part]);
+        }
     }
 }

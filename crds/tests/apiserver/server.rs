@@ -38,7 +38,11 @@ pub(crate) fn api_of(client: &Client, namespace: &str, manifest: &Value) -> Api<
         kind => format!("{}s", kind.to_lowercase()),
     };
     let gvk = GroupVersionKind::gvk(group, version, kind);
-    Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk_with_plural(&gvk, &plural))
+    Api::namespaced_with(
+        client.clone(),
+        namespace,
+        &ApiResource::from_gvk_with_plural(&gvk, &plural),
+    )
 }
 
 /// Asks whether the server would take the object: its messages, each after its field, when it would not.

@@ -19,7 +19,11 @@ async fn what_was_stored_before_a_rule_existed_stays_editable() {
     install(&client, definition::definitions_without_our_rules().unwrap()).await;
 
     let mut stored = Vec::new();
-    for (index, mut case) in cases().into_iter().enumerate().filter(|(_, case)| case.outcome == Outcome::Rejected) {
+    for (index, mut case) in cases()
+        .into_iter()
+        .enumerate()
+        .filter(|(_, case)| case.outcome == Outcome::Rejected)
+    {
         case.manifest["metadata"]["name"] = json!(format!("stored-{index}"));
         let object = serde_json::from_value(case.manifest.clone()).unwrap();
         // What upstream's definitions refuse cannot have been stored.
@@ -38,7 +42,10 @@ async fn what_was_stored_before_a_rule_existed_stays_editable() {
         let name = case.manifest["metadata"]["name"].as_str().unwrap();
         let api = api_of(&client, &namespace, &case.manifest);
         let edits = [
-            ("metadata", json!({ "metadata": { "annotations": { "edited": "yes" } } })),
+            (
+                "metadata",
+                json!({ "metadata": { "annotations": { "edited": "yes" } } }),
+            ),
             ("another field", another_field(&case.manifest)),
         ];
         for (what, edit) in edits {
@@ -46,7 +53,9 @@ async fn what_was_stored_before_a_rule_existed_stays_editable() {
             assert!(edited.is_ok(), "{}: {what}: {}", case.name, edited.unwrap_err());
         }
         let status = json!({ "status": { "observedGeneration": 1 } });
-        let written = api.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await;
+        let written = api
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
+            .await;
         assert!(written.is_ok(), "{}: status: {}", case.name, written.unwrap_err());
     }
     assert!(stored.len() > 30, "{} cases of our own rules", stored.len());

@@ -28,14 +28,25 @@ async fn unknown_fields_warn_and_are_left_out() {
         .unwrap();
     let answer = client.send(request).await.unwrap();
     assert_eq!(answer.status(), http::StatusCode::CREATED);
-    let warnings: Vec<_> = answer.headers().get_all("warning").iter().map(|text| text.to_str().unwrap()).collect();
+    let warnings: Vec<_> = answer
+        .headers()
+        .get_all("warning")
+        .iter()
+        .map(|text| text.to_str().unwrap())
+        .collect();
     for field in ["scope", "spec.initTimeuot", "spec.metadata[0].valeu"] {
         let expected = format!("299 - \"unknown field \\\"{field}\\\"\"");
-        assert!(warnings.contains(&expected.as_str()), "{expected} is not in {warnings:?}");
+        assert!(
+            warnings.contains(&expected.as_str()),
+            "{expected} is not in {warnings:?}"
+        );
     }
     assert_eq!(warnings.len(), 3, "{warnings:?}");
 
     let path = format!("/apis/dapr.io/v1alpha1/namespaces/{namespace}/components/x");
-    let stored: Value = client.request(http::Request::get(path).body(Vec::new()).unwrap()).await.unwrap();
+    let stored: Value = client
+        .request(http::Request::get(path).body(Vec::new()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(stored["spec"]["metadata"], json!([{ "name": "redisHost" }]));
 }
