@@ -38,10 +38,9 @@ pub(crate) fn component(component: &Component) -> Vec<Problem> {
     if !is_version(&spec.version) {
         findings.value(&warnings::COMPONENT_VERSION, "spec.version", &spec.version);
     }
-    if let Some(timeout) = spec.init_timeout.as_deref().filter(|text| !text.is_empty()) {
-        if !is_positive(timeout) {
-            findings.value(&warnings::COMPONENT_INIT_TIMEOUT, "spec.initTimeout", timeout);
-        }
+    let timeout = spec.init_timeout.as_deref().unwrap_or_default();
+    if !timeout.is_empty() && !is_positive(timeout) {
+        findings.value(&warnings::COMPONENT_INIT_TIMEOUT, "spec.initTimeout", timeout);
     }
     findings.pairs("spec.metadata", component.properties(), component.secret_store());
     for (index, pair) in component.properties().iter().enumerate() {
@@ -78,11 +77,9 @@ impl Findings {
             "state" if has("actorStateStore") && !is_truth(&text) => {
                 self.value(&warnings::COMPONENT_TRUTH, field, &text);
             }
-            "state" if has("primaryEncryptionKey") || has("secondaryEncryptionKey") => {
-                // The key itself stays out of the message.
-                if pair.secret().is_none() {
-                    self.field(&warnings::COMPONENT_ENCRYPTION_KEY, field);
-                }
+            // The key itself stays out of the message.
+            "state" if pair.secret().is_none() && (has("primaryEncryptionKey") || has("secondaryEncryptionKey")) => {
+                self.field(&warnings::COMPONENT_ENCRYPTION_KEY, field);
             }
             "bindings" if has("direction") && !is_direction(&text) => {
                 self.value(&warnings::COMPONENT_DIRECTION, field, &text);

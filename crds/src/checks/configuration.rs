@@ -78,11 +78,7 @@ impl Findings {
     fn pipeline(&mut self, field: &str, pipeline: &Pipeline) {
         for (index, handler) in pipeline.handlers.iter().flatten().enumerate() {
             if handler.name.is_empty() {
-                self.value(
-                    &warnings::PIPELINE_NAME,
-                    format!("{field}[{index}].name"),
-                    &handler.name,
-                );
+                self.field(&warnings::PIPELINE_NAME, format!("{field}[{index}].name"));
             }
             if handler.type_.strip_prefix("middleware.http.").is_none_or(str::is_empty) {
                 self.value(

@@ -15,7 +15,7 @@ mod shared;
 mod subscription;
 mod workflow_access_policy;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 pub(crate) use component::component;
 pub(crate) use configuration::configuration;
@@ -44,7 +44,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Characters of a value that a message shows at most.
+/// Characters of a value or a path that are shown at most.
 const SHOWN: usize = 200;
 /// Problems that are reported at most: a status is no place for thousands.
 const MOST: usize = 50;
@@ -61,12 +61,8 @@ impl Findings {
 
     /// A value that breaks a rule, and what may help.
     fn value_with(&mut self, rule: &'static Rule, field: impl Into<String>, found: &str, hint: &str) {
-        let cut = found.char_indices().nth(SHOWN).map(|(at, _)| at);
-        let (shown, rest) = match cut {
-            Some(at) => (&found[..at], "…"),
-            None => (found, ""),
-        };
-        self.push(rule, field, format!("\"{shown}{rest}\" {}{hint}", rule.says));
+        let found = shown(found);
+        self.push(rule, field, format!("\"{found}\" {}{hint}", rule.says));
     }
 
     /// A field that breaks a rule by what is set in it and what is not.
@@ -75,13 +71,26 @@ impl Findings {
     }
 
     fn push(&mut self, rule: &'static Rule, field: impl Into<String>, message: String) {
-        if self.0.len() < MOST {
+        if !self.are_many() {
             self.0.push(Problem {
                 rule,
-                field: field.into(),
+                field: shown(&field.into()).into_owned(),
                 message,
             });
         }
+    }
+
+    /// Whether more are useless.
+    fn are_many(&self) -> bool {
+        self.0.len() >= MOST
+    }
+}
+
+/// The beginning of a text: names and values in an object can be as long as the object.
+fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}…", &text[..at]).into(),
+        None => text.into(),
     }
 }
 
@@ -111,6 +120,8 @@ mod tests {
             findings.0[0].to_string(),
             format!("spec.type: \"{}…\" {}", "ä".repeat(SHOWN), COMPONENT_TYPE.says)
         );
+        findings.field(&COMPONENT_TYPE, "x".repeat(1_000_000));
+        assert_eq!(findings.0[1].field.chars().count(), SHOWN + 1);
         for _ in 0..1_000 {
             findings.field(&COMPONENT_TYPE, "spec.type");
         }

@@ -230,6 +230,9 @@ impl Findings {
         let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else {
             return;
         };
+        if self.are_many() {
+            return;
+        }
         let known = || defined.into_iter().flat_map(BTreeMap::keys).map(String::as_str);
         if !known().any(|known| known == name) && !built_in.contains(&name) && name != PROTECTED {
             self.value_with(&warnings::POLICY_UNKNOWN, field, name, &suggestion(name, known()));

@@ -114,9 +114,13 @@ pub(super) fn is_positive(text: &str) -> bool {
     GoDuration::parse(text).is_ok_and(|duration| duration.nanos() > 0)
 }
 
+/// Bytes of a word that is worth comparing: the time grows with the square.
+const LONGEST_WORD: usize = 64;
+
 /// What was probably meant, to end a message with.
 pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(word, known).map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+    let nearest = (word.len() <= LONGEST_WORD).then(|| nearest(word, known)).flatten();
+    nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 
 /// Words that upstream reads as true or false.

@@ -40,7 +40,7 @@ whole. Metadata, status and all other fields can be written as before.
     );
     for kind in KINDS {
         let rows: Vec<_> = of_kind(rejections::ALL, kind)
-            .map(|rule| [fields(rule), rule.says.to_owned(), rule.effect.to_owned(), check(rule)])
+            .map(|rule| [fields(rule), text(rule.says), text(rule.effect), check(rule)])
             .collect();
         if !rows.is_empty() {
             page += &format!(
@@ -70,7 +70,7 @@ whole. Metadata, status and all other fields can be written as before.
         required fields.\n";
     for kind in KINDS {
         let rows: Vec<_> = of_kind(upstream::ALL, kind)
-            .map(|rule| [fields(rule), rule.says.to_owned(), check(rule)])
+            .map(|rule| [fields(rule), text(rule.says), check(rule)])
             .collect();
         if !rows.is_empty() {
             page += &format!("\n### {kind}\n\n{}", table(["field", "rule", "check"], &rows));
@@ -93,27 +93,40 @@ kubectl get component store -o jsonpath='{{.status.conditions[?(@.type==\"Accept
 ```
 "
     );
+    let row = |rule: &&Rule| [fields(rule), text(rule.says), text(rule.effect)];
+    let head = [
+        "field",
+        "warned of: the value or field …",
+        "what stock programs do with it",
+    ];
     for kind in KINDS {
-        let rows: Vec<_> = of_kind(warnings::ALL, kind)
-            .map(|rule| [fields(rule), rule.says.to_owned(), rule.effect.to_owned()])
+        let rows: Vec<_> = warnings::ALL
+            .iter()
+            .filter(|rule| rule.kinds == [kind])
+            .map(row)
             .collect();
-        page += &format!(
-            "\n## {kind}\n\n{}",
-            table(
-                [
-                    "field",
-                    "warned of: the value or field …",
-                    "what stock programs do with it"
-                ],
-                &rows
-            )
-        );
+        if !rows.is_empty() {
+            page += &format!("\n## {kind}\n\n{}", table(head, &rows));
+        }
     }
-    page
+    let shared = warnings::ALL.iter().filter(|rule| rule.kinds.len() > 1);
+    let rows: Vec<_> = shared
+        .map(|rule| {
+            let [fields, says, effect] = row(rule);
+            [rule.kinds.join(", "), fields, says, effect]
+        })
+        .collect();
+    let [field, says, effect] = head;
+    page + "\n## Several kinds\n\n" + &table(["kinds", field, says, effect], &rows)
 }
 
 fn of_kind(rules: &[&'static Rule], kind: &'static str) -> impl Iterator<Item = &'static Rule> {
     rules.iter().copied().filter(move |rule| rule.kinds.contains(&kind))
+}
+
+/// Markdown takes what stands in angle brackets for HTML.
+fn text(text: &str) -> String {
+    text.replace('<', "\\<")
 }
 
 fn fields(rule: &Rule) -> String {

@@ -65,12 +65,12 @@ fn validate(schema: &mut Json, validation: Json) {
 }
 
 /// The schema of a field.
-fn walk<'a>(schema: &'a mut Json, path: &str) -> Option<&'a mut Json> {
+pub(super) fn walk<'a>(schema: &'a mut Json, path: &str) -> Option<&'a mut Json> {
     let mut at = schema;
     for segment in path.split('.') {
         let name = segment.trim_end_matches(['[', ']', '{', '}']);
         at = at.get_mut("properties")?.get_mut(name)?;
-        for brackets in segment[name.len()..].as_bytes().chunks(2) {
+        for brackets in segment.as_bytes()[name.len()..].chunks(2) {
             at = at.get_mut(if brackets == b"[]" {
                 "items"
             } else {

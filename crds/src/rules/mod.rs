@@ -72,3 +72,55 @@ macro_rules! table {
     };
 }
 pub(crate) use table;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value as Json;
+
+    use super::*;
+    use crate::definition::definitions;
+
+    /// Schemas of all versions of a kind.
+    fn schemas(kind: &str) -> Vec<Json> {
+        let all = definitions().unwrap().into_iter();
+        let versions = all.filter(|(_, definition)| definition.spec.names.kind == kind);
+        let versions = versions.flat_map(|(_, definition)| definition.spec.versions);
+        versions
+            .map(|version| serde_json::to_value(version.schema.unwrap().open_api_v3_schema).unwrap())
+            .collect()
+    }
+
+    fn exists(kind: &str, field: &str) -> bool {
+        schemas(kind)
+            .iter_mut()
+            .any(|schema| apply::walk(schema, field).is_some())
+    }
+
+    #[test]
+    fn rules_and_bounds_are_about_fields_that_exist() {
+        for rule in upstream::ALL.iter().chain(rejections::ALL) {
+            for (kind, field) in rule
+                .kinds
+                .iter()
+                .flat_map(|kind| rule.fields.iter().map(move |field| (kind, field)))
+            {
+                assert!(exists(kind, field), "{kind} has no {field}");
+            }
+        }
+        for bound in rejections::BOUNDS {
+            assert!(exists(bound.kind, bound.field), "{} has no {}", bound.kind, bound.field);
+        }
+        // Some are about a setting among many, or a reference wherever it is.
+        let plain =
+            |field: &&&str| !field.starts_with('…') && !field.contains("[name=") && !field.ends_with(".rawPayload");
+        for rule in warnings::ALL {
+            for field in rule.fields.iter().filter(plain) {
+                assert!(
+                    rule.kinds.iter().any(|kind| exists(kind, field)),
+                    "{:?}: no {field}",
+                    rule.kinds
+                );
+            }
+        }
+    }
+}

@@ -106,7 +106,7 @@ macro_rules! status_codes {
 /// An operand of a CEL expression with what may stand around it: no look at nesting.
 macro_rules! cel_operand {
     () => {
-        r#"([-!(\[{]\s*)*([bB]?"([^"\\]|\\.)*"|[bB]?'([^'\\]|\\.)*'|[A-Za-z0-9_.]+|\[\s*\]|\{\s*\})(\s*,?\s*[)\]}]|\s*\(\s*\))*"#
+        r#"([-!(\[{]\s*)*([bB]?"([^"\\]|\\.)*"|[bB]?'([^'\\]|\\.)*'|[A-Za-z0-9_.]+|\[\s*\]|\{\s*\})(\s*,?\s*[)\]}]|\s*\(\s*\)|\s*\{\s*\})*"#
     };
 }
 
@@ -136,8 +136,7 @@ table! {
         kinds: &["Component"],
         fields: &["spec.type"],
         says: "is not of the form <category>.<name>, such as state.redis",
-        effect: "daprd finds no category, reports `incorrect type` and exits, or goes on without the component if it has \
-            `ignoreErrors`",
+        effect: "daprd has no such component: it exits, or goes on without it if it has `ignoreErrors`",
         enforcement: Reject(Field { rule: "self.matches('^[^.]+[.].+$')", found: Some("self") }),
     };
 

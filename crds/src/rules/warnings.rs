@@ -62,12 +62,12 @@ table! {
         "is no environment variable that may be referred to: expected a name without spaces that is not APP_API_TOKEN \
         and does not begin with DAPR_",
         "daprd logs a warning and uses an empty value");
-    SECRET_NAME_EMPTY = warn(&["Component", "Configuration", "HTTPEndpoint", "MCPServer"], &["…secretKeyRef.name"],
+    SECRET_NAME_EMPTY = warn(&["Component", "Configuration", "HTTPEndpoint", "MCPServer"], &["….secretKeyRef.name"],
         "has a secretKeyRef without the name of a secret", "the reference is ignored");
-    SECRET_NAME_INVALID = warn(&["Component", "Configuration", "HTTPEndpoint", "MCPServer"], &["…secretKeyRef.name"],
+    SECRET_NAME_INVALID = warn(&["Component", "Configuration", "HTTPEndpoint", "MCPServer"], &["….secretKeyRef.name"],
         "is no name of a Secret: expected lower-case letters, digits, dashes and dots",
         "the operator finds no such Secret and answers every list of the namespace with an error");
-    SECRET_KEY_INVALID = warn(&["Component", "Configuration", "HTTPEndpoint", "MCPServer"], &["…secretKeyRef.key"],
+    SECRET_KEY_INVALID = warn(&["Component", "Configuration", "HTTPEndpoint", "MCPServer"], &["….secretKeyRef.key"],
         "is no key of a Secret: expected letters, digits, dashes, underscores and dots",
         "the Secret has no such key; the value stays empty");
 
@@ -127,7 +127,7 @@ table! {
     PIPELINE_TYPE = warn(CONFIGURATION, &["spec.httpPipeline.handlers[].type", "spec.appHttpPipeline.handlers[].type"],
         "is no HTTP middleware: expected middleware.http.<name>", "daprd leaves the handler out, and lets requests pass");
     PIPELINE_NAME = warn(CONFIGURATION, &["spec.httpPipeline.handlers[].name", "spec.appHttpPipeline.handlers[].name"],
-        "is the name of no component", "daprd leaves the handler out, and lets requests pass");
+        "is empty: expected the name of a component", "daprd leaves the handler out, and lets requests pass");
     DENIED_COMPONENT = warn(CONFIGURATION, &["spec.components.deny[]"],
         "is no component type: expected a type, or a type and a version as in bindings.smtp/v1", "daprd ignores the item");
     FEATURE_UNKNOWN = warn(CONFIGURATION, &["spec.features[].name"],
@@ -144,7 +144,7 @@ table! {
         "is not a regular expression", "daprd logs an error and applies no rule");
     METRIC_PATH = warn(CONFIGURATION, &["spec.metric.http.pathMatching[]", "spec.metrics.http.pathMatching[]"],
         "is no pattern of a path: expected braces only around whole segments, as in /orders/{id}",
-        "daprd ends with a panic at start");
+        "daprd ends with a panic at start, unless metrics are off");
     NOT_NEGATIVE = warn(CONFIGURATION, &[
         "spec.workflow.maxConcurrentWorkflowInvocations",
         "spec.workflow.maxConcurrentActivityInvocations",

@@ -4,13 +4,12 @@ use outrigger_crds::definition;
 use outrigger_testkit::ApiServer;
 use serde_json::Value;
 
-use crate::server::{TURN, install};
+use crate::server::{eventually, install};
 
 #[tokio::test]
 async fn every_field_of_every_kind_is_explained() {
     let server = ApiServer::shared().await;
     let client = server.client();
-    let _turn = TURN.lock().await;
     install(&client, definition::definitions().unwrap()).await;
     let mut kinds = 0;
     for version in ["v1alpha1", "v2alpha1"] {
@@ -27,16 +26,11 @@ async fn every_field_of_every_kind_is_explained() {
 
 /// The document, once the server has made it from the definitions.
 async fn openapi(client: &kube::Client, version: &str) -> Value {
-    for _ in 0..600 {
-        let request = http::Request::get(format!("/openapi/v3/apis/dapr.io/{version}"))
-            .body(Vec::new())
-            .unwrap();
-        match client.request::<Value>(request).await {
-            Ok(document) => return document,
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
-        }
-    }
-    panic!("no OpenAPI document of dapr.io/{version}")
+    eventually(&format!("an OpenAPI document of dapr.io/{version}"), || async {
+        let request = http::Request::get(format!("/openapi/v3/apis/dapr.io/{version}"));
+        client.request::<Value>(request.body(Vec::new()).unwrap()).await.ok()
+    })
+    .await
 }
 
 fn explained(path: &str, schema: &Value) {

@@ -1,5 +1,7 @@
 //! Definitions and requests.
 
+use std::time::Duration;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
@@ -9,10 +11,6 @@ use kube::{
 };
 use outrigger_crds::definition::Definitions;
 use serde_json::Value;
-use tokio::sync::Mutex;
-
-/// Tests take turns, since some change the definitions for all.
-pub(crate) static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Puts the definitions into the server and waits until they are served. Nobody serves conversions here.
 pub(crate) async fn install(client: &Client, definitions: Definitions) {
@@ -26,6 +24,15 @@ pub(crate) async fn install(client: &Client, definitions: Definitions) {
             .await
             .unwrap();
     }
+}
+
+/// The definitions under another group, so that a test can change them and disturb no other.
+pub(crate) fn under(group: &str, mut definitions: Definitions) -> Definitions {
+    for (_, definition) in &mut definitions {
+        definition.metadata.name = Some(format!("{}.{group}", definition.spec.names.plural));
+        definition.spec.group = group.to_owned();
+    }
+    definitions
 }
 
 /// The API that a manifest belongs to.
@@ -43,6 +50,20 @@ pub(crate) fn api_of(client: &Client, namespace: &str, manifest: &Value) -> Api<
         namespace,
         &ApiResource::from_gvk_with_plural(&gvk, &plural),
     )
+}
+
+/// Waits until `probe` has an answer: the server takes up definitions some time after they were written.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, probe: impl Fn() -> F) -> T {
+    let answered = async {
+        loop {
+            if let Some(answer) = probe().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(60), answered).await;
+    answer.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
 /// Asks whether the server would take the object: its messages, each after its field, when it would not.

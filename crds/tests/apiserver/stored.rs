@@ -7,16 +7,22 @@ use serde_json::{Value, json};
 
 use crate::{
     corpus::{Case, Outcome, cases},
-    server::{TURN, api_of, install, messages},
+    server::{api_of, eventually, install, messages, under},
 };
+
+/// Definitions of this test alone.
+const GROUP: &str = "stored.dapr.io";
 
 #[tokio::test]
 async fn what_was_stored_before_a_rule_existed_stays_editable() {
     let server = ApiServer::shared().await;
     let client = server.client();
-    let _turn = TURN.lock().await;
     let namespace = server.namespace("stored").await.unwrap();
-    install(&client, definition::definitions_without_our_rules().unwrap()).await;
+    install(
+        &client,
+        under(GROUP, definition::definitions_without_our_rules().unwrap()),
+    )
+    .await;
 
     let mut stored = Vec::new();
     for (index, mut case) in cases()
@@ -25,6 +31,8 @@ async fn what_was_stored_before_a_rule_existed_stays_editable() {
         .filter(|(_, case)| case.outcome == Outcome::Rejected)
     {
         case.manifest["metadata"]["name"] = json!(format!("stored-{index}"));
+        let version = case.manifest["apiVersion"].as_str().unwrap().replace("dapr.io", GROUP);
+        case.manifest["apiVersion"] = json!(version);
         let object = serde_json::from_value(case.manifest.clone()).unwrap();
         // What upstream's definitions refuse cannot have been stored.
         if messages(&client, &namespace, &case.manifest).await.is_empty() {
@@ -35,7 +43,7 @@ async fn what_was_stored_before_a_rule_existed_stays_editable() {
             stored.push(case);
         }
     }
-    install(&client, definition::definitions().unwrap()).await;
+    install(&client, under(GROUP, definition::definitions().unwrap())).await;
 
     for case in &stored {
         until_checked(&client, &namespace, case).await;
@@ -65,13 +73,10 @@ async fn what_was_stored_before_a_rule_existed_stays_editable() {
 async fn until_checked(client: &kube::Client, namespace: &str, case: &Case) {
     let mut fresh = case.manifest.clone();
     fresh["metadata"]["name"] = json!("fresh");
-    for _ in 0..600 {
-        if !messages(client, namespace, &fresh).await.is_empty() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    panic!("{} is not refused", case.name);
+    eventually(&format!("{} is refused", case.name), || async {
+        (!messages(client, namespace, &fresh).await.is_empty()).then_some(())
+    })
+    .await;
 }
 
 /// An edit of a field that no rule is about.

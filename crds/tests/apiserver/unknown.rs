@@ -4,13 +4,12 @@ use outrigger_crds::definition;
 use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
 
-use crate::server::{TURN, install};
+use crate::server::install;
 
 #[tokio::test]
 async fn unknown_fields_warn_and_are_left_out() {
     let server = ApiServer::shared().await;
     let client = server.client();
-    let _turn = TURN.lock().await;
     install(&client, definition::definitions().unwrap()).await;
     let namespace = server.namespace("unknown").await.unwrap();
     let manifest = json!({
