@@ -62,12 +62,12 @@ table! {
         "is no environment variable that may be referred to: expected a name without spaces that is not APP_API_TOKEN \
         and does not begin with DAPR_",
         "daprd logs a warning and uses an empty value");
-    SECRET_NAME_EMPTY = warn(&["Component", "Configuration", "HTTPEndpoint", "MCPServer"], &["….secretKeyRef.name"],
+    SECRET_NAME_EMPTY = warn(WITH_PAIRS, &["….secretKeyRef.name"],
         "has a secretKeyRef without the name of a secret", "the reference is ignored");
-    SECRET_NAME_INVALID = warn(&["Component", "Configuration", "HTTPEndpoint", "MCPServer"], &["….secretKeyRef.name"],
+    SECRET_NAME_INVALID = warn(WITH_PAIRS, &["….secretKeyRef.name"],
         "is no name of a Secret: expected lower-case letters, digits, dashes and dots",
         "the operator finds no such Secret and answers every list of the namespace with an error");
-    SECRET_KEY_INVALID = warn(&["Component", "Configuration", "HTTPEndpoint", "MCPServer"], &["….secretKeyRef.key"],
+    SECRET_KEY_INVALID = warn(WITH_PAIRS, &["….secretKeyRef.key"],
         "is no key of a Secret: expected letters, digits, dashes, underscores and dots",
         "the Secret has no such key; the value stays empty");
 
