@@ -5,12 +5,18 @@ mod table;
 
 use std::path::PathBuf;
 
+use crate::status;
+
 /// Where the pages are, seen from the root of the repository.
 pub const FOLDER: &str = "docs/reference";
 
 /// Every page: name of the file and content.
 pub fn pages() -> Vec<(&'static str, String)> {
-    vec![("rules.md", pages::rules()), ("warnings.md", pages::warnings())]
+    vec![
+        ("conditions.md", status::reference::page()),
+        ("rules.md", pages::rules()),
+        ("warnings.md", pages::warnings()),
+    ]
 }
 
 /// The folder of the pages in this checkout.

@@ -59,8 +59,8 @@ impl Findings {
             return;
         }
         let hint = match category {
-            "nameresolution" => "; name resolution is chosen in a Configuration (spec.nameResolution)".to_owned(),
-            _ => format!("; they know {}", CATEGORIES.join(", ")),
+            "nameresolution" => " (name resolution is chosen in a Configuration, spec.nameResolution)".to_owned(),
+            _ => format!(" (they know {})", CATEGORIES.join(", ")),
         };
         self.value_with(&warnings::COMPONENT_CATEGORY, "spec.type", type_, &hint);
     }
@@ -163,7 +163,7 @@ mod tests {
             panic!("one problem expected")
         };
         assert!(
-            name_resolution.ends_with("in a Configuration (spec.nameResolution)"),
+            name_resolution.ends_with("in a Configuration, spec.nameResolution)"),
             "{name_resolution}"
         );
     }

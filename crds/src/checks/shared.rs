@@ -120,7 +120,7 @@ const LONGEST_WORD: usize = 64;
 /// What was probably meant, to end a message with.
 pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let nearest = (word.len() <= LONGEST_WORD).then(|| nearest(word, known)).flatten();
-    nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+    nearest.map_or_else(String::new, |name| format!(" (did you mean {name:?}?)"))
 }
 
 /// Words that upstream reads as true or false.
