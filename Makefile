@@ -60,7 +60,8 @@ upstream-encoder: kubernetes ## Upstream's own encoder judges what sidecars are 
 prove: rotations races upstream-encoder ## What is too long for CI: all of these, and the cluster suite REPEAT times (default 5)
 	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; $(MAKE) --no-print-directory test-cluster; done
 
-bench: kubernetes images bench-signing bench-fanout ## Memory, the way of an edit, certificates, streams; each beside the API server's own time
+bench: kubernetes images bench-signing bench-fanout ## Memory, the way of an edit, certificates, streams, rules; each beside the API server's own time
+	@cargo run $(CARGO_FLAGS) --quiet -p outrigger-crds --example apply-bench
 	@$(CARGO_TARGET_DIR)/debug/bench
 
 # An optimised load program, or it would be what is measured.

@@ -1,14 +1,13 @@
 //! `Component`: a building block that sidecars load.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use outrigger_core::GoDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::{self, Problem},
     dynamic_value::DynamicValue,
     go,
-    problems::Problem,
     resource::{Column, DaprResource, kube_resource},
     secrets::{self, SecretUse},
     shared::{Auth, NameValuePair, SecretStore},
@@ -113,93 +112,6 @@ impl DaprResource for Component {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let timeout = self.spec.init_timeout.as_deref().filter(|text| !text.is_empty());
-        let timeout = timeout.and_then(|text| GoDuration::parse(text).err());
-        let mut problems: Vec<Problem> = type_problem(&self.spec.type_).into_iter().collect();
-        problems.extend(timeout.map(|error| Problem::new("spec.initTimeout", error)));
-        problems
-    }
-}
-
-/// Categories that a stock sidecar loads as components.
-const CATEGORIES: [&str; 9] = [
-    "bindings",
-    "configuration",
-    "conversation",
-    "crypto",
-    "lock",
-    "middleware",
-    "pubsub",
-    "secretstores",
-    "state",
-];
-
-fn type_problem(type_: &str) -> Option<Problem> {
-    let Some((category, name)) = type_.split_once('.').filter(|(_, name)| !name.is_empty()) else {
-        return Some(Problem::new(
-            "spec.type",
-            format_args!("{type_:?} is not of the form <category>.<name>, such as state.redis"),
-        ));
-    };
-    // Sidecars look types up without regard to case.
-    if CATEGORIES.iter().any(|known| category.eq_ignore_ascii_case(known)) {
-        return None;
-    }
-    let hint = match category {
-        "nameresolution" => "; name resolution is chosen in a Configuration (spec.nameResolution)",
-        _ => "",
-    };
-    Some(Problem::new(
-        "spec.type",
-        format_args!(
-            "unknown category {category:?} in \"{category}.{name}\", expected one of {}{hint}",
-            CATEGORIES.join(", ")
-        ),
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn problems(type_: &str, init_timeout: Option<&str>) -> Vec<String> {
-        let component = Component {
-            spec: ComponentSpec {
-                type_: type_.into(),
-                init_timeout: init_timeout.map(Into::into),
-                ..Default::default()
-            },
-            ..Default::default()
-        };
-        component.problems().iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn a_usual_component_has_no_problems() {
-        assert_eq!(problems("state.redis", None), Vec::<String>::new());
-        assert_eq!(
-            problems("middleware.http.ratelimit", Some("1m30s")),
-            Vec::<String>::new()
-        );
-        assert_eq!(problems("State.Redis", Some("")), Vec::<String>::new());
-    }
-
-    #[test]
-    fn problems_name_the_field_and_what_was_expected() {
-        assert_eq!(
-            problems("redis", Some("10")),
-            [
-                r#"spec.type: "redis" is not of the form <category>.<name>, such as state.redis"#,
-                r#"spec.initTimeout: "10" has no unit: expected one of ns, us, ms, s, m, h"#,
-            ]
-        );
-        let [unknown] = &problems("stat.redis", None)[..] else {
-            panic!("one problem expected")
-        };
-        assert!(
-            unknown.starts_with(r#"spec.type: unknown category "stat" in "stat.redis", expected one of bindings,"#),
-            "{unknown}"
-        );
-        assert!(problems("nameresolution.mdns", None)[0].ends_with("in a Configuration (spec.nameResolution)"));
+        checks::component(self)
     }
 }

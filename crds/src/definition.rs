@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::{
     Component, Configuration, HTTPEndpoint, MCPServer, Resiliency, WorkflowAccessPolicy,
     resource::{Column, DaprResource, GROUP},
-    schema,
+    schema::{self, Strictness},
     subscription::{v1alpha1, v2alpha1},
 };
 
@@ -29,15 +29,31 @@ const CONVERSION_PATH: &str = "/convert";
 ///
 /// # Errors
 /// When a schema is not one that Kubernetes knows; a mistake in this crate.
-pub fn definitions() -> Result<Vec<(&'static str, CustomResourceDefinition)>, serde_json::Error> {
+pub fn definitions() -> Result<Definitions, serde_json::Error> {
+    all(Strictness::Ours)
+}
+
+/// The same with the rules that upstream's definitions have, and none of ours: what a cluster may hold was stored under
+/// these.
+///
+/// # Errors
+/// As [`definitions`].
+pub fn definitions_without_our_rules() -> Result<Definitions, serde_json::Error> {
+    all(Strictness::Upstream)
+}
+
+/// Definitions by the names of their files.
+pub type Definitions = Vec<(&'static str, CustomResourceDefinition)>;
+
+fn all(rules: Strictness) -> Result<Definitions, serde_json::Error> {
     Ok(vec![
-        ("components.yaml", definition::<Component>()?),
-        ("configuration.yaml", definition::<Configuration>()?),
-        ("httpendpoints.yaml", definition::<HTTPEndpoint>()?),
-        ("mcpservers.yaml", definition::<MCPServer>()?),
-        ("resiliency.yaml", definition::<Resiliency>()?),
-        ("subscription.yaml", subscription()?),
-        ("workflowaccesspolicy.yaml", definition::<WorkflowAccessPolicy>()?),
+        ("components.yaml", definition::<Component>(rules)?),
+        ("configuration.yaml", definition::<Configuration>(rules)?),
+        ("httpendpoints.yaml", definition::<HTTPEndpoint>(rules)?),
+        ("mcpservers.yaml", definition::<MCPServer>(rules)?),
+        ("resiliency.yaml", definition::<Resiliency>(rules)?),
+        ("subscription.yaml", subscription(rules)?),
+        ("workflowaccesspolicy.yaml", definition::<WorkflowAccessPolicy>(rules)?),
     ])
 }
 
@@ -66,7 +82,7 @@ pub enum GenerateError {
 }
 
 /// A kind with one version.
-fn definition<K: DaprResource>() -> Result<CustomResourceDefinition, serde_json::Error> {
+fn definition<K: DaprResource>(rules: Strictness) -> Result<CustomResourceDefinition, serde_json::Error> {
     Ok(CustomResourceDefinition {
         metadata: ObjectMeta {
             name: Some(format!("{}.{GROUP}", K::PLURAL)),
@@ -84,20 +100,23 @@ fn definition<K: DaprResource>() -> Result<CustomResourceDefinition, serde_json:
                 singular: Some(K::SINGULAR.into()),
             },
             scope: "Namespaced".into(),
-            versions: vec![version::<K>(true)?],
+            versions: vec![version::<K>(true, rules)?],
             ..Default::default()
         },
         status: None,
     })
 }
 
-fn version<K: DaprResource>(storage: bool) -> Result<CustomResourceDefinitionVersion, serde_json::Error> {
+fn version<K: DaprResource>(
+    storage: bool,
+    rules: Strictness,
+) -> Result<CustomResourceDefinitionVersion, serde_json::Error> {
     Ok(CustomResourceDefinitionVersion {
         name: K::VERSION.into(),
         served: true,
         storage,
         schema: Some(CustomResourceValidation {
-            open_api_v3_schema: Some(schema::root::<K>()?),
+            open_api_v3_schema: Some(schema::root::<K>(rules)?),
         }),
         subresources: Some(CustomResourceSubresources {
             status: Some(CustomResourceSubresourceStatus(json!({}))),
@@ -129,12 +148,12 @@ fn column(column: &Column) -> CustomResourceColumnDefinition {
 }
 
 /// Subscription, with both versions and their conversion.
-fn subscription() -> Result<CustomResourceDefinition, serde_json::Error> {
-    let mut subscription = definition::<v2alpha1::Subscription>()?;
+fn subscription(rules: Strictness) -> Result<CustomResourceDefinition, serde_json::Error> {
+    let mut subscription = definition::<v2alpha1::Subscription>(rules)?;
     subscription
         .spec
         .versions
-        .insert(0, version::<v1alpha1::Subscription>(false)?);
+        .insert(0, version::<v1alpha1::Subscription>(false, rules)?);
     subscription.spec.conversion = Some(CustomResourceConversion {
         strategy: "Webhook".into(),
         webhook: Some(WebhookConversion {

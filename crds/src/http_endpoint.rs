@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::{self, Problem},
     dynamic_value::DynamicValue,
     go,
     resource::{Column, DaprResource, kube_resource},
@@ -65,7 +66,7 @@ pub struct Tls {
     /// Private key of the client's certificate.
     pub private_key: Option<TlsDocument>,
     /// Whether the server may ask for a renegotiation.
-    #[schemars(extend("enum" = ["Never", "OnceAsClient", "FreelyAsClient"], "default" = "Never"))]
+    #[schemars(extend("default" = "Never"))]
     pub renegotiation: Option<String>,
 }
 
@@ -165,5 +166,9 @@ impl DaprResource for HTTPEndpoint {
                 .map(|document| &mut document.value),
         );
         all
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        checks::http_endpoint(self)
     }
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::{self, Problem},
     duration::CanonicalDuration,
     dynamic_value::DynamicValue,
     go,
@@ -95,10 +96,6 @@ pub struct Owner {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(!default)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "(has(self.streamableHTTP) ? 1 : 0) + (has(self.sse) ? 1 : 0) + (has(self.stdio) ? 1 : 0) == 1",
-    "message": "exactly one of streamableHTTP, sse, or stdio must be set",
-}]))]
 pub struct Endpoint {
     /// A server over the streamable HTTP transport.
     #[serde(rename = "streamableHTTP", skip_serializing_if = "Option::is_none")]
@@ -118,7 +115,6 @@ pub struct Endpoint {
 pub struct HttpTransport {
     /// URL of the server.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1))]
     pub url: String,
     /// Version of the protocol to ask for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,7 +153,6 @@ pub struct TransportAuth {
 pub struct OAuth2 {
     /// URL of the authorisation server.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1))]
     pub issuer: String,
     /// Audience to ask for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,14 +185,12 @@ pub struct Spiffe {
 pub struct SpiffeJwt {
     /// Name of the header.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1))]
     pub header: String,
     /// Text before the token, such as `Bearer `.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header_value_prefix: Option<String>,
     /// Audience of the token.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1))]
     pub audience: String,
 }
 
@@ -208,7 +201,6 @@ pub struct SpiffeJwt {
 pub struct Stdio {
     /// The program.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1))]
     pub command: String,
     /// Its arguments.
     #[serde(skip_serializing_if = "go::omitted")]
@@ -267,7 +259,6 @@ pub struct Hook {
 pub struct WorkflowRef {
     /// Name of the workflow.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1))]
     pub workflow_name: String,
     /// App that the workflow belongs to; by default the calling app.
     #[serde(rename = "appID", skip_serializing_if = "Option::is_none")]
@@ -344,5 +335,9 @@ impl DaprResource for MCPServer {
             SecretStore::Kubernetes => secrets::values_in(self.spec.endpoint.pairs_mut()),
             SecretStore::Component(_) => Vec::new(),
         }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        checks::mcp_server(self)
     }
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::{self, Problem},
     go,
     resource::{Column, DaprResource, kube_resource},
     status::{self, Status},
@@ -222,5 +223,9 @@ impl DaprResource for Resiliency {
 
     fn scopes(&self) -> &[String] {
         &self.scopes
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        checks::resiliency(self)
     }
 }

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    checks::Problem,
     dynamic_value::DynamicValue,
-    problems::Problem,
     secrets::{SecretRules, SecretUse},
     shared::{Auth, SecretStore},
     status::Status,
@@ -97,9 +97,7 @@ pub trait DaprResource:
     }
 
     /// What is suspicious in the spec, as warnings: sidecars have the last word, and stock ones know more than we do.
-    fn problems(&self) -> Vec<Problem> {
-        Vec::new()
-    }
+    fn problems(&self) -> Vec<Problem>;
 
     /// `dapr.io/<version>`.
     fn api_version_text() -> String {

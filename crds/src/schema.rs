@@ -4,10 +4,22 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSche
 use schemars::{Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde_json::{Value, json};
 
-use crate::resource::DaprResource;
+use crate::{
+    resource::DaprResource,
+    rules::{self, rejections, upstream},
+};
+
+/// Which rules a schema has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strictness {
+    /// Upstream's alone.
+    Upstream,
+    /// Upstream's and ours.
+    Ours,
+}
 
 /// The schema of a whole object. Nothing at the top level is required: upstream's API accepts an object without `spec`.
-pub(crate) fn root<K: DaprResource>() -> Result<JSONSchemaProps, serde_json::Error> {
+pub(crate) fn root<K: DaprResource>(strictness: Strictness) -> Result<JSONSchemaProps, serde_json::Error> {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
@@ -20,7 +32,13 @@ pub(crate) fn root<K: DaprResource>() -> Result<JSONSchemaProps, serde_json::Err
             properties.insert(name.into(), json!({ "type": type_ }));
         }
     }
-    serde_json::from_value(schema.to_value())
+    let mut schema = schema.to_value();
+    rules::apply(upstream::ALL, K::KIND, &mut schema);
+    if strictness == Strictness::Ours {
+        rules::bound(K::KIND, &mut schema);
+        rules::apply(rejections::ALL, K::KIND, &mut schema);
+    }
+    serde_json::from_value(schema)
 }
 
 /// Drops `null` as a type (Kubernetes treats a null as an absent field already), titles, the format of plain integers,

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::{self, Problem},
     go,
     resource::{Column, DaprResource, kube_resource},
     status::{self, Status},
@@ -38,7 +39,6 @@ kube_resource!(WorkflowAccessPolicy);
 pub struct WorkflowAccessPolicySpec {
     /// Each rule allows some callers something.
     #[serde(skip_serializing_if = "go::omitted")]
-    #[schemars(length(max = 100))]
     pub rules: Option<Vec<Rule>>,
 }
 
@@ -46,21 +46,15 @@ pub struct WorkflowAccessPolicySpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(!default)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "(has(self.workflows) && size(self.workflows) > 0) || (has(self.activities) && size(self.activities) > 0)",
-    "message": "at least one of workflows or activities must contain a rule",
-}]))]
 pub struct Rule {
     /// Who is allowed.
-    #[schemars(required, length(min = 1, max = 100))]
+    #[schemars(required)]
     pub callers: Option<Vec<Caller>>,
     /// Workflows that they may use.
     #[serde(skip_serializing_if = "go::omitted")]
-    #[schemars(length(max = 100))]
     pub workflows: Option<Vec<WorkflowRule>>,
     /// Activities that they may run.
     #[serde(skip_serializing_if = "go::omitted")]
-    #[schemars(length(max = 100))]
     pub activities: Option<Vec<ActivityRule>>,
 }
 
@@ -71,7 +65,6 @@ pub struct Rule {
 pub struct Caller {
     /// App id of the caller.
     #[serde(rename = "appID", deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1, max = 256))]
     pub app_id: String,
 }
 
@@ -79,31 +72,15 @@ pub struct Caller {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(!default)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!has(self.requires) || size(self.requires) == 0 || (size(self.operations) == 1 && self.operations[0] == 'schedule')",
-    "message": "requires is only valid when the rule's only operation is 'schedule'",
-}]))]
 pub struct WorkflowRule {
     /// Name of the workflow; `*` stands for any characters.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1, max = 256))]
     pub name: String,
     /// What may be done with the workflow.
-    #[schemars(
-        required,
-        length(min = 1, max = 8),
-        extend(
-            "x-kubernetes-list-type" = "set",
-            "items" = {
-                "type": "string",
-                "enum": ["schedule", "terminate", "raise", "pause", "resume", "purge", "get", "rerun"],
-            },
-        )
-    )]
+    #[schemars(required)]
     pub operations: Option<Vec<String>>,
     /// What must have happened in the calling workflow before.
     #[serde(skip_serializing_if = "go::omitted")]
-    #[schemars(length(max = 20))]
     pub requires: Option<Vec<Requirement>>,
 }
 
@@ -114,11 +91,9 @@ pub struct WorkflowRule {
 pub struct ActivityRule {
     /// Name of the activity; `*` stands for any characters.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1, max = 256))]
     pub name: String,
     /// What must have happened in the calling workflow before.
     #[serde(skip_serializing_if = "go::omitted")]
-    #[schemars(length(max = 20))]
     pub requires: Option<Vec<Requirement>>,
 }
 
@@ -129,17 +104,12 @@ pub struct ActivityRule {
 pub struct Requirement {
     /// Kind of the event.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(extend("enum" = [
-        "activity.started", "activity.completed", "workflow.started", "workflow.completed", "event.raised",
-    ]))]
     pub event_type: String,
     /// Name of the activity, workflow or event.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1, max = 256))]
     pub name: String,
     /// App id where it happened.
     #[serde(rename = "appID", deserialize_with = "go::nullable")]
-    #[schemars(length(min = 1, max = 256))]
     pub app_id: String,
 }
 
@@ -163,5 +133,9 @@ impl DaprResource for WorkflowAccessPolicy {
 
     fn scopes(&self) -> &[String] {
         &self.scopes
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        checks::workflow_access_policy(self)
     }
 }

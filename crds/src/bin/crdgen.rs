@@ -1,4 +1,4 @@
-//! Writes the CustomResourceDefinitions into the charts, and the reference of conditions into the docs.
+//! Writes what is generated: the CustomResourceDefinitions in the charts, and the reference pages.
 
 use std::{
     fs,
@@ -6,14 +6,13 @@ use std::{
 };
 
 use anyhow::Context;
-use outrigger_crds::{definition, status::reference};
+use outrigger_crds::{definition, reference};
 
 fn main() -> anyhow::Result<()> {
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let charts = root.join("charts");
+    let charts = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../charts"));
     write(&charts.join("dapr/crds"), definition::files()?)?;
     write(&charts.join("dapr-crds/templates"), definition::templates()?)?;
-    write(&root.join("docs"), vec![(reference::PATH, reference::page())])
+    write(&reference::folder(), reference::pages())
 }
 
 fn write(folder: &Path, files: Vec<(&str, String)>) -> anyhow::Result<()> {

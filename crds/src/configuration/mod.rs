@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checks::{self, Problem},
     dynamic_value::DynamicValue,
     go,
     resource::{Column, DaprResource, kube_resource},
@@ -131,5 +132,9 @@ impl DaprResource for Configuration {
     fn secret_values_mut(&mut self) -> Vec<&mut Option<DynamicValue>> {
         let otel = self.spec.tracing.as_mut().and_then(|tracing| tracing.otel.as_mut());
         secrets::values_in(otel.and_then(|otel| otel.headers.as_deref_mut()))
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        checks::configuration(self)
     }
 }

@@ -37,7 +37,6 @@ pub struct Mtls {
 pub struct TokenValidator {
     /// Name of the validator.
     #[serde(deserialize_with = "go::nullable")]
-    #[schemars(extend("enum" = ["jwks"]))]
     pub name: String,
     /// Settings of the validator.
     #[serde(skip_serializing_if = "Option::is_none")]

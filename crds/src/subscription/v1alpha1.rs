@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BulkSubscribe;
 use crate::{
+    checks::{self, Problem},
     go,
     resource::{Column, DaprResource, kube_resource},
     status::{self, Status},
@@ -84,5 +85,9 @@ impl DaprResource for Subscription {
 
     fn scopes(&self) -> &[String] {
         &self.scopes
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        checks::subscription_v1alpha1(self)
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BulkSubscribe;
 use crate::{
+    checks::{self, Problem},
     go,
     resource::{Column, DaprResource, kube_resource},
     status::{self, Status},
@@ -110,5 +111,9 @@ impl DaprResource for Subscription {
 
     fn scopes(&self) -> &[String] {
         &self.scopes
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        checks::subscription_v2alpha1(self)
     }
 }

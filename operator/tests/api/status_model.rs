@@ -92,7 +92,7 @@ impl Random {
     /// Sometimes what no Go program would read.
     fn duration(&mut self) -> &'static str {
         match self.chance(25) {
-            true => "soon",
+            true => "3000000h",
             false => self.pick(&["5s", "1m30s"]),
         }
     }

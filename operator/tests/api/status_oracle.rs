@@ -138,7 +138,7 @@ impl World {
                 warn(!has_app(caller), "spec.rules[0].callers[0].appID".into());
             }
         }
-        if durations.iter().any(|duration| *duration == "soon") {
+        if durations.iter().any(|duration| *duration == "3000000h") {
             return ("False", "InvalidSpec", BTreeSet::new());
         }
         if !["", "kubernetes"].contains(&store) {

@@ -306,7 +306,8 @@ impl Maker {
         match self.0.usize(..3) {
             // Compact, as it is written.
             0 => {
-                object["metadata"]["annotations"][ROUTES_ANNOTATION] = json!({"rules": self.rules()}).to_string().into();
+                object["metadata"]["annotations"][ROUTES_ANNOTATION] =
+                    json!({"rules": self.rules()}).to_string().into();
             }
             1 => object["metadata"]["annotations"][ROUTES_ANNOTATION] = self.text().into(),
             _ => {}

@@ -1,0 +1,136 @@
+//! Findings in a spec: what the rules say about an object, as warnings.
+//!
+//! A rejection is looked for here too. The API server checks it only where the definitions are ours, and not again for
+//! what was stored before.
+
+mod access;
+mod component;
+mod configuration;
+mod expression;
+mod http_endpoint;
+mod mcp_server;
+mod metrics;
+mod resiliency;
+mod shared;
+mod subscription;
+mod workflow_access_policy;
+
+use std::{borrow::Cow, fmt};
+
+pub(crate) use component::component;
+pub(crate) use configuration::configuration;
+pub(crate) use http_endpoint::http_endpoint;
+pub(crate) use mcp_server::mcp_server;
+pub(crate) use resiliency::resiliency;
+pub(crate) use subscription::{subscription_v1alpha1, subscription_v2alpha1};
+pub(crate) use workflow_access_policy::workflow_access_policy;
+
+use crate::rules::Rule;
+
+/// A warning about one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The rule that is broken.
+    pub rule: &'static Rule,
+    /// Path of the field, such as `spec.type`.
+    pub field: String,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// Characters of a value or a path that are shown at most.
+const SHOWN: usize = 200;
+/// Problems that are reported at most: a status is no place for thousands.
+const MOST: usize = 50;
+
+/// Collects problems.
+#[derive(Default)]
+struct Findings(Vec<Problem>);
+
+impl Findings {
+    /// A value that breaks a rule.
+    fn value(&mut self, rule: &'static Rule, field: impl Into<String>, found: &str) {
+        self.value_with(rule, field, found, "");
+    }
+
+    /// A value that breaks a rule, and what may help.
+    fn value_with(&mut self, rule: &'static Rule, field: impl Into<String>, found: &str, hint: &str) {
+        let found = shown(found);
+        self.push(rule, field, format!("\"{found}\" {}{hint}", rule.says));
+    }
+
+    /// A field that breaks a rule by what is set in it and what is not.
+    fn field(&mut self, rule: &'static Rule, field: impl Into<String>) {
+        self.push(rule, field, rule.says.to_owned());
+    }
+
+    fn push(&mut self, rule: &'static Rule, field: impl Into<String>, message: String) {
+        if !self.are_many() {
+            self.0.push(Problem {
+                rule,
+                field: shown(&field.into()).into_owned(),
+                message,
+            });
+        }
+    }
+
+    /// Whether more are useless.
+    fn are_many(&self) -> bool {
+        self.0.len() >= MOST
+    }
+}
+
+/// The beginning of a text: names and values in an object can be as long as the object.
+fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}…", &text[..at]).into(),
+        None => text.into(),
+    }
+}
+
+/// The texts that stand in a list more than once, each once.
+fn repeated<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut texts: Vec<&str> = texts.into_iter().collect();
+    texts.sort_unstable();
+    let mut repeated: Vec<&str> = texts
+        .windows(2)
+        .filter(|pair| pair[0] == pair[1])
+        .map(|pair| pair[0])
+        .collect();
+    repeated.dedup();
+    repeated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::rejections::COMPONENT_TYPE;
+
+    #[test]
+    fn messages_and_lists_are_bounded() {
+        let mut findings = Findings::default();
+        findings.value(&COMPONENT_TYPE, "spec.type", &"ä".repeat(1_000_000));
+        assert_eq!(
+            findings.0[0].to_string(),
+            format!("spec.type: \"{}…\" {}", "ä".repeat(SHOWN), COMPONENT_TYPE.says)
+        );
+        findings.field(&COMPONENT_TYPE, "x".repeat(1_000_000));
+        assert_eq!(findings.0[1].field.chars().count(), SHOWN + 1);
+        for _ in 0..1_000 {
+            findings.field(&COMPONENT_TYPE, "spec.type");
+        }
+        assert_eq!(findings.0.len(), MOST);
+    }
+
+    #[test]
+    fn repeated_texts_are_named_once() {
+        assert_eq!(repeated(["b", "a", "b", "c", "b", "a"]), ["a", "b"]);
+        assert!(repeated([]).is_empty());
+    }
+}
