@@ -92,6 +92,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let health = Health::default();
     let registry = metrics::registry();
     let metrics = Metrics::new(&registry).context("metrics")?;
+    // Not built when there are none: readiness waits for every target that is registered.
+    let conversion = match environment.webhooks {
+        true => Some(Conversion {
+            listen: (webhook_server_listen_address, webhook_server_port),
+            target: health.target("operator-webhook"),
+            metrics: convert::Metrics::new(&registry).context("metrics")?,
+        }),
+        false => None,
+    };
     let operator = Operator {
         clients: client::clients(Some(Path::new(&kubeconfig)), true).await?,
         config,
@@ -102,11 +111,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         trust_anchors_file,
         trust_distribution: trust_distribution.then_some(trust_anchors_configmap_name),
         listen: (listen_address, port),
-        conversion: environment.webhooks.then_some(Conversion {
-            listen: (webhook_server_listen_address, webhook_server_port),
-            target: health.target("operator-webhook"),
-            metrics: convert::Metrics::new(&registry).context("metrics")?,
-        }),
+        conversion,
         environment,
         health: health.clone(),
         targets: Targets::register(&health),
