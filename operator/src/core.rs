@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use outrigger_core::SpiffeId;
 use outrigger_crds::{DaprResource, Subscription};
 use outrigger_process::{
     health::Target,
@@ -19,6 +20,7 @@ use crate::{
     },
     events::Events,
     index::Index,
+    injections::{self, Injections},
     kinds::{Indexes, Kind, Visitor},
     metrics::Metrics,
     pods::{Pods, Selection},
@@ -123,8 +125,15 @@ impl Core {
             secrets: self.secrets.clone(),
             metrics: self.metrics.clone(),
             scope: self.scope.clone(),
+            injections: None,
             stop,
         }
+    }
+
+    /// The service that injectors with this identity call, and what has to run beside it.
+    pub fn injections(&self, injector: SpiffeId) -> (Injections, injections::Writer) {
+        let (client, events) = (self.clients.calls.clone(), self.events.clone());
+        Injections::new(injector, client, events, self.scope.clone(), self.metrics.clone())
     }
 
     /// Does the writing, as the replica that holds the lease, until `stop`.

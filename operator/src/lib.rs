@@ -10,6 +10,7 @@ mod deadline;
 pub mod environment;
 pub mod events;
 pub mod index;
+pub mod injections;
 pub mod kinds;
 pub mod metrics;
 pub mod pods;

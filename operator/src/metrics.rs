@@ -30,6 +30,7 @@ pub struct Metrics {
     pub status_refused: IntGaugeVec,
     pub watchdog_pods: IntCounterVec,
     pub kubernetes_events: IntCounterVec,
+    pub refusals: IntCounterVec,
     pub trust_writes: IntCounterVec,
 }
 
@@ -147,6 +148,11 @@ impl Metrics {
             trust_writes: counter(
                 "dapr_operator_trust_anchors_writes_total",
                 "Writes of ConfigMaps with the trust anchors, by result.",
+                &["result"],
+            )?,
+            refusals: counter(
+                "dapr_operator_injection_refusals_total",
+                "Pods without a sidecar that injectors told of, by what became of it: taken for an Event, or dropped.",
                 &["result"],
             )?,
             kubernetes_events: counter(

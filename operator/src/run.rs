@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use outrigger_core::control_plane::Service;
 use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options};
 use outrigger_process::{
@@ -28,6 +27,7 @@ use outrigger_process::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    api::Api,
     args::Args,
     convert::{self, Registration},
     core::{Core, Features, Services},
@@ -227,13 +227,21 @@ impl Operator {
             let serving = serve_conversions(conversion.clone(), identity.clone(), tasks.stop().clone());
             tasks.spawn("conversion webhook", serving);
         }
-        let serving = serve(
-            core.clone(),
-            identity,
-            self.listen.clone(),
-            targets,
-            tasks.stop().clone(),
-        );
+        let injector = Service::Injector.spiffe_id(&system.trust_domain, namespace)?;
+        let (injections, writer) = core.injections(injector);
+        let ending = tasks.stop().clone();
+        tasks.spawn("Events about injections", async move {
+            tokio::select! {
+                () = writer.run() => {}
+                () = ending.cancelled() => {}
+            }
+            Ok(())
+        });
+        let api = Api {
+            injections: Some(injections),
+            ..core.api(tasks.stop().clone())
+        };
+        let serving = serve(api, identity, self.listen.clone(), targets, tasks.stop().clone());
         tasks.spawn("API server", serving);
         let features = Features {
             services: self.service_reconciler.then_some(Services { mtls: system.mtls }),
@@ -274,7 +282,8 @@ impl Operator {
         stop: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
         let election = self.leader_election.then(|| {
-            let api: Api<Lease> = Api::namespaced(self.clients.calls.clone(), &self.environment.lease_namespace);
+            let api: kube::Api<Lease> =
+                kube::Api::namespaced(self.clients.calls.clone(), &self.environment.lease_namespace);
             let identity = format!("{}_{}", self.environment.hostname, uuid::Uuid::new_v4());
             Election::new(api, Params::new(LEASE, identity))
         });
@@ -296,7 +305,7 @@ impl Operator {
 
 /// Opens the port once there is a certificate. Until the caches are complete, calls are answered `Unavailable`.
 async fn serve(
-    core: Arc<Core>,
+    api: Api,
     identity: Identity,
     (address, port): (String, u16),
     targets: Targets,
@@ -312,7 +321,7 @@ async fn serve(
     let listener = Listener::tls(tcp, tls, Limits::default()).context("API listener")?;
     tracing::info!(address = %listener.local_addr(), "serving the API of sidecars");
     targets.api_server.ready();
-    core.api(stop).serve(listener).await.context("API server")
+    api.serve(listener).await.context("API server")
 }
 
 /// Serves the conversion webhook once there is a certificate, and waits for nothing else: lists of Subscriptions may wait for

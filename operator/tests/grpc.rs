@@ -74,6 +74,7 @@ impl Fixture {
         let indexes = Indexes::new(&metrics);
         let (pods, stop) = (Arc::<Pods>::default(), CancellationToken::new());
         let api = Api {
+            injections: None,
             indexes: indexes.clone(),
             pods: pods.clone(),
             secrets: Arc::new(Secrets::new(Box::new(source), metrics.clone())),

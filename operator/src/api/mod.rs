@@ -8,9 +8,12 @@ mod updates;
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
+use outrigger_core::SpiffeId;
 use outrigger_crds::DaprResource;
 use outrigger_identity::Peer;
-use outrigger_proto::operator::operator_server::OperatorServer;
+use outrigger_proto::{
+    operator::operator_server::OperatorServer, outrigger::operator::v1::injections_server::InjectionsServer,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, timeout},
@@ -27,6 +30,7 @@ pub use self::{
 };
 use crate::{
     index::{Index, State},
+    injections::Injections,
     kinds::Indexes,
     metrics::Metrics,
     pods::Pods,
@@ -46,6 +50,8 @@ pub struct Api {
     pub secrets: Arc<Secrets>,
     pub metrics: Metrics,
     pub scope: Scope,
+    /// What injectors call, if they may.
+    pub injections: Option<Injections>,
     /// Ends the streams.
     pub stop: CancellationToken,
 }
@@ -63,7 +69,10 @@ impl Api {
     ///
     /// # Errors
     /// When the server fails, which single connections do not cause.
-    pub async fn serve<IO>(self, connections: impl Stream<Item = io::Result<IO>>) -> Result<(), tonic::transport::Error>
+    pub async fn serve<IO>(
+        mut self,
+        connections: impl Stream<Item = io::Result<IO>>,
+    ) -> Result<(), tonic::transport::Error>
     where
         IO: Connected<ConnectInfo = Peer> + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -71,12 +80,14 @@ impl Api {
         let (metrics, ending) = (self.metrics.clone(), self.stop.clone());
         let connections =
             connections.map(move |io| io.map(|io| connection::Connection::new(io, &metrics, &ending, Instant::now())));
+        let injections = self.injections.take().map(InjectionsServer::new);
         let server = Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             // Longer than what ends the connection: the HTTP/2 library would first wait until it can say good-bye.
             .http2_keepalive_timeout(Some(2 * SILENCE))
             .max_connection_age(MAX_AGE)
             .trace_fn(call_span)
+            .add_optional_service(injections)
             .add_service(OperatorServer::new(self))
             .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         within_drain(server, stop).await
@@ -124,6 +135,11 @@ impl Api {
             ))),
         }
     }
+}
+
+/// The verified identity of whoever makes a call.
+pub(crate) fn peer_id<R>(request: &Request<R>) -> Option<&SpiffeId> {
+    request.extensions().get::<Client>()?.peer.id.as_ref()
 }
 
 /// Off unless somebody asks for the level `debug`.

@@ -3,6 +3,7 @@
 
 mod fixture;
 mod grants;
+mod injections;
 mod process;
 mod secrets;
 mod services;
