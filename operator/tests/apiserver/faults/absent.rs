@@ -11,12 +11,13 @@ use outrigger_testkit::FaultyApiServer;
 use serde_json::{Value, json};
 
 use super::{
-    fixture::{Faults, Operator, apply_crds},
+    fixture::{Faults, ONE_SERVER, Operator, apply_crds},
     support::{eventually, soon},
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kind_starts_to_work_when_its_definition_appears() {
+    let _one = ONE_SERVER.acquire().await;
     let api_server = FaultyApiServer::start().await.unwrap();
     apply_crds(&api_server).await;
     let definitions: Api<CustomResourceDefinition> = Api::all(api_server.client());

@@ -29,6 +29,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::support::{DEADLINE, Server, eventually};
 
+/// Held by each test with a server of its own: several at once would slow down each other, and everybody else.
+pub(crate) static ONE_SERVER: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
+
 /// What happens to requests on their way.
 #[derive(Clone, Default)]
 pub(crate) struct Faults {

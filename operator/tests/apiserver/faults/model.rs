@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
-    fixture::{Faults, Operator, apply_crds},
+    fixture::{Faults, ONE_SERVER, Operator, apply_crds},
     support::eventually,
 };
 
@@ -163,6 +163,7 @@ impl Editor {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sidecars_end_with_the_right_state_whatever_happens() {
+    let _one = ONE_SERVER.acquire().await;
     let api_server = FaultyApiServer::start().await.unwrap();
     apply_crds(&api_server).await;
     let faults = Faults::default();
