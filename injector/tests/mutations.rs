@@ -202,7 +202,7 @@ async fn every_review_is_answered_and_every_patch_applies() {
         check(&review, status, &answer);
         patched += usize::from(answer.windows(7).any(|window| window == b"\"patch\""));
     }
-    assert!(patched > 1000, "most mutations still are pods: {patched}");
+    assert!(patched > 500, "most mutations still are pods: {patched}");
 }
 
 #[tokio::test]
