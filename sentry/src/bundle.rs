@@ -226,7 +226,9 @@ impl Bundle {
             }
             Published::AlreadyRight => match &self.published {
                 Some((anchors, since)) if *anchors == material.anchors => *since,
-                _ => OffsetDateTime::UNIX_EPOCH,
+                // Another replica wrote them while we watched.
+                Some(_) => now,
+                None => OffsetDateTime::UNIX_EPOCH,
             },
             Published::Conflict => return Ok(()),
         };

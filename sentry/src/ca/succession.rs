@@ -97,7 +97,13 @@ fn pending(material: &Material, now: OffsetDateTime) -> Option<Pending> {
         next: None,
         ..material.clone()
     };
-    let usable = Authority::load(&taken_over, now).and_then(|authority| {
+    // Another replica's clock may be ahead of ours: what it announces is judged as of when it begins.
+    let begins = chain(&next.chain).ok().and_then(|chain| {
+        let head = parse(&chain[..1]).ok()?;
+        Some(head[0].validity().not_before.to_datetime())
+    });
+    let at = begins.map_or(now, |begins| begins.max(now));
+    let usable = Authority::load(&taken_over, at).and_then(|authority| {
         let head = parse(&authority.chain()[..1]).map_err(MaterialError::IssuerChain)?;
         let anchors = list(&material.anchors).map_err(MaterialError::Anchors)?;
         let anchors = parse(&anchors).map_err(MaterialError::Anchors)?;
@@ -158,7 +164,13 @@ pub fn announce(material: &Material, profile: &Profile, now: OffsetDateTime) -> 
     let current = Authority::load(material, now)?;
     let mut anchors = list(&material.anchors).map_err(MaterialError::Anchors)?;
     let parsed = parse(&anchors).map_err(MaterialError::Anchors)?;
-    let latest = parsed.iter().map(expiry).max().unwrap_or(now);
+    // A root of somebody else does not decide how long ours lives.
+    let latest = parsed
+        .iter()
+        .filter(|anchor| is_generated_root(anchor))
+        .map(expiry)
+        .max();
+    let latest = latest.unwrap_or(now);
     let generation = Generation::new(profile, now, latest.max(now + profile.ttl))?;
 
     let mut cross = optional_list(&material.cross).map_err(MaterialError::Cross)?;
@@ -224,7 +236,7 @@ pub fn retire(material: &Material, skew: Duration, now: OffsetDateTime) -> Resul
         let parsed = parse(&anchors).map_err(MaterialError::Anchors)?;
         let over = |anchor: &X509Certificate<'_>| {
             is_generated_root(anchor)
-                && expiry(anchor) + skew <= now
+                && expiry(anchor).saturating_add(skew) <= now
                 && !heads.iter().any(|head| is_signed_by(head, anchor))
         };
         let kept = parsed.iter().zip(&anchors).filter(|(parsed, _)| !over(parsed));
@@ -249,13 +261,16 @@ pub fn retire(material: &Material, skew: Duration, now: OffsetDateTime) -> Resul
             }
         }
     }
-    Ok(Material {
+    let retired = Material {
         anchors: encode(&kept),
         issuer_chain: encode(&new_chain),
         issuer_key: material.issuer_key.clone(),
         cross: encode(&cross),
         next: new_next,
-    })
+    };
+    // By a clock that is far ahead even the issuer in use has expired: nothing that cannot sign is ever stored.
+    Authority::load(&retired, now)?;
+    Ok(retired)
 }
 
 /// Takes an announcement back: the issuer, and its root unless that is in use.

@@ -64,7 +64,8 @@ fn root(url: &str) -> Option<String> {
     let host = uri.host().filter(|host| !host.is_empty())?;
     // A user would be part of the authority, too.
     let authority = uri.authority()?.as_str();
-    (authority.starts_with(host)).then(|| format!("{}://{authority}", uri.scheme_str().unwrap_or_default()))
+    (authority.starts_with(host) && !authority.contains('@'))
+        .then(|| format!("{}://{authority}", uri.scheme_str().unwrap_or_default()))
 }
 
 #[cfg(test)]

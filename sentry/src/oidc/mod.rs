@@ -58,7 +58,11 @@ impl AllowedHosts {
     }
 
     fn allows(&self, host: &str) -> bool {
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let name = host
+            .rsplit_once(':')
+            .filter(|(_, rest)| port(rest))
+            .map_or(host, |(name, _)| name);
         self.0.is_empty() || self.0.iter().any(|allowed| allowed == host || allowed == name)
     }
 }
@@ -86,7 +90,11 @@ impl Oidc {
         let own = if self.options.tls.is_some() { "https" } else { "http" };
         let scheme = uri
             .scheme_str()
-            .or_else(|| forwarded("x-forwarded-proto"))
+            .or_else(|| {
+                // The first of several proxies is the one that the caller sees.
+                let scheme = forwarded("x-forwarded-proto")?.split(',').next()?.trim();
+                ["http", "https"].into_iter().find(|known| *known == scheme)
+            })
             .unwrap_or(own);
         Base {
             scheme: scheme.to_owned(),

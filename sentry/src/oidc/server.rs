@@ -24,6 +24,8 @@ use super::{Oidc, tls::Certificate};
 const CONNECTIONS: usize = 512;
 /// For the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// No connection lives longer: there is a limited number, and one that says nothing must not keep its place.
+const AGE: Duration = Duration::from_secs(60);
 /// For the head of a request, and so also for an idle connection.
 const HEAD: Duration = Duration::from_secs(10);
 /// For requests in flight at the end.
@@ -105,7 +107,9 @@ where
         .keep_alive_interval(Some(HEAD))
         .max_concurrent_streams(16);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "a connection to the OIDC server broke");
+    match timeout(AGE, watcher.watch(connection)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection to the OIDC server broke"),
+        Err(_) => tracing::debug!("a connection to the OIDC server was ended for its age"),
     }
 }

@@ -156,3 +156,27 @@ async fn a_prefix_moves_both_documents() {
     assert_eq!(ask(&oidc, "GET", "/a/b/jwks.json", &[HOST]).await.0, StatusCode::OK);
     assert_eq!(ask(&oidc, "GET", "/jwks.json", &[HOST]).await.0, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn no_header_brings_a_foreign_host_into_the_document() {
+    let allowed = oidc(&["idp.example.com"], "");
+    let (status, _, _) = ask(
+        &allowed,
+        "GET",
+        DISCOVERY,
+        &[("host", "idp.example.com:x@idp.example.co")],
+    )
+    .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    for (scheme, expected) in [
+        ("https", "https"),
+        ("https, http", "https"),
+        ("https://evil.example/", "http"),
+    ] {
+        let headers = [("host", "idp.example.com"), ("x-forwarded-proto", scheme)];
+        let (status, _, body) = ask(&allowed, "GET", DISCOVERY, &headers).await;
+        assert_eq!(status, StatusCode::OK);
+        let issuer = format!(r#"{{"issuer":"{expected}://idp.example.com","#);
+        assert!(body.starts_with(&issuer) && !body.contains("evil"), "{body}");
+    }
+}

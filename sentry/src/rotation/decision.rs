@@ -76,7 +76,7 @@ pub(crate) fn decide(
     let due = plan.due(standing);
     let mut decision = Decision::default();
     let retire = standing.superseded_until.filter(|_| generated);
-    let retire = retire.map(|until| (Step::Retire, until + plan.skew));
+    let retire = retire.map(|until| (Step::Retire, until.saturating_add(plan.skew)));
     let next = match &standing.pending {
         // Left over from before somebody supplied an authority, or broken.
         Some(_) if !generated => Some((Step::Abandon, now)),
@@ -103,6 +103,8 @@ pub(crate) fn decide(
             None
         }
     };
+    // What is broken goes first: nothing else could be computed from it.
+    let retire = retire.filter(|_| !matches!(next, Some((Step::Abandon, _))));
     for (step, at) in retire.into_iter().chain(next) {
         if now >= at {
             decision.step.get_or_insert(step);

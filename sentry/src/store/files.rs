@@ -131,6 +131,8 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), StoreError> {
         .set_permissions(std::fs::Permissions::from_mode(0o600))
         .map_err(failed("write", path))?;
     file.write_all(text.as_bytes()).map_err(failed("write", path))?;
+    // The only copy of a key must not be an empty file after a power loss.
+    file.as_file().sync_all().map_err(failed("write", path))?;
     file.persist(path).map_err(|error| failed("write", path)(error.error))?;
     Ok(())
 }

@@ -218,7 +218,8 @@ impl Sentry {
         let domain = TrustDomain::new(trust_domain).unwrap();
         let expect = Expect::Id(Service::Sentry.spiffe_id(&domain, &self.namespace).unwrap());
         let address = format!("127.0.0.1:{}", self.port);
-        let channel = anonymous_channel(&address, &Arc::new(anchors), &expect).await.unwrap();
+        let channel = anonymous_channel(&address, &Arc::new(anchors), &expect).await;
+        let channel = channel.map_err(|error| Status::unavailable(format!("{error:?}")))?;
         let answer = CaClient::new(channel).sign_certificate(request).await;
         answer.map(tonic::Response::into_inner)
     }
