@@ -273,7 +273,7 @@ table! {
         enforcement: Reject(Field { rule: concat!(
                 "self == '' || (",
                 cel_expression!(),
-                r#") && (self.matches(r'''["']''') || self.split('(').size() == self.split(')').size())"#,
+                r#") && (self.matches(r'''["']|//''') || self.split('(').size() == self.split(')').size())"#,
             ), found: Some("self") }),
     };
     CIRCUIT_BREAKER_SCOPE = Rule {

@@ -93,6 +93,7 @@ async fn unusual_spellings_are_let_through() {
 
 const EXPRESSIONS: &[&str] = &[
     "consecutiveFailures >= 5",
+    "consecutiveFailures > 5 // see (ops",
     "requests>10&&totalFailures*100/requests>50",
     "(totalFailures > 3) || !(requests < 100)",
     "-1 < consecutiveFailures ? true : false",

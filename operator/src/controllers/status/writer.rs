@@ -185,8 +185,9 @@ impl Writer {
             // The API server answers the same for an object and for a status that does not exist.
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 match in_time(api.get_metadata_opt(&id.key.name)).await {
-                    Ok(Some(_)) => Written::Refused(Refusal::NoStatus),
-                    Ok(None) => Written::Gone,
+                    Ok(Some(found)) if found.metadata.uid == view.reference.uid => Written::Refused(Refusal::NoStatus),
+                    // Another object may have the name by now, which the watch will show.
+                    Ok(_) => Written::Gone,
                     Err(error) => Written::Failed(error.to_string()),
                 }
             }
