@@ -10,6 +10,7 @@ use kube::{
 };
 use outrigger_core::backoff::Backoff;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 /// Namespace (empty for cluster-scoped objects) and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +56,8 @@ pub enum Change<K> {
 /// Pauses after failures. kube's own backoff begins anew with every list that is tried, so it never grows while a kind is
 /// absent.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+/// After this long without a failure the next one is the first again; longer than the longest pause.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Watches `api` for ever. Failures are logged, retried with backoff, and never end the stream.
 pub fn changes<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Change<K>> + Send
@@ -76,14 +79,17 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Debug + Send,
 {
+    let begin = move || Box::pin(watcher(api.clone(), config.clone()));
     let watch = Watch {
-        events: Box::pin(watcher(api, config)),
+        events: begin(),
+        begin,
         differ: Differ {
             keep,
             ..Differ::default()
         },
         backoff: PAUSES,
         pause: Duration::ZERO,
+        failed_at: None,
         failure: None,
         kind: K::kind(&K::DynamicType::default()).into_owned(),
     };
@@ -95,18 +101,26 @@ where
 }
 
 /// A watch and how it goes.
-struct Watch<S, K> {
+struct Watch<S, B, K> {
     events: S,
+    /// Begins the watch anew, with a list.
+    begin: B,
     differ: Differ<K>,
     backoff: Backoff,
     /// Before the next event.
     pause: Duration,
+    failed_at: Option<Instant>,
     /// The last failure, if nothing has succeeded since.
     failure: Option<Failure>,
     kind: String,
 }
 
-impl<S: Stream<Item = watcher::Result<Event<K>>> + Unpin, K: Resource> Watch<S, K> {
+impl<S, B, K> Watch<S, B, K>
+where
+    S: Stream<Item = watcher::Result<Event<K>>> + Unpin,
+    B: Fn() -> S,
+    K: Resource,
+{
     async fn next(&mut self) -> Option<Vec<Change<K>>> {
         // Here rather than where the failure is seen, so that it is reported before the pause.
         tokio::time::sleep(std::mem::take(&mut self.pause)).await;
@@ -120,8 +134,20 @@ impl<S: Stream<Item = watcher::Result<Event<K>>> + Unpin, K: Resource> Watch<S, 
                 Some(self.differ.fold(event))
             }
             Err(error) => {
+                // A kind that changes rarely gives no sign of life between two failures but the time.
+                let now = Instant::now();
+                if self.failed_at.replace(now).is_some_and(|at| now - at > QUIET) {
+                    self.backoff.reset();
+                    self.failure = None;
+                }
                 self.pause = self.backoff.next_pause();
                 let failure = Failure::of(&error);
+                // A watch that merely goes on would tell nobody that it does: whoever was told of the failure needs the list
+                // again, and all that is in it.
+                if failure != Failure::Other || is_gone(&error) {
+                    self.events = (self.begin)();
+                    self.differ.forget_versions();
+                }
                 let (kind, retry_in_ms) = (&self.kind, self.pause.as_millis());
                 // A kind that is absent or forbidden stays so for long: one warning is enough.
                 if failure != Failure::Other && self.failure == Some(failure) {
@@ -145,6 +171,11 @@ pub async fn until_forbidden<K>(changes: impl Stream<Item = Change<K>>, mut appl
         }
         apply(change);
     }
+}
+
+/// Whether the version to go on from is too old. Told at the start of a watch, the library would ask for it for ever.
+fn is_gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
 /// What a failed watch means to those who wait for it.
@@ -239,6 +270,11 @@ impl<K: Resource> Differ<K> {
         }
     }
 
+    /// Every object is reported once more when it is seen again.
+    fn forget_versions(&mut self) {
+        self.known.values_mut().for_each(|version| *version = None);
+    }
+
     fn apply(&mut self, key: ObjectKey, object: K) -> Option<Change<K>> {
         let version = object.resource_version();
         // Objects without a version are always reported: nothing tells whether they changed.
@@ -326,5 +362,65 @@ mod tests {
             differ.fold(Event::Delete(map("a", "3"))),
             [Change::Delete(ObjectKey::new("ns", "a"))]
         );
+    }
+
+    /// A watch whose streams come one after the other.
+    async fn told(streams: Vec<Vec<watcher::Result<Event<ConfigMap>>>>) -> Vec<Change<ConfigMap>> {
+        let streams = parking_lot::Mutex::new(streams.into_iter());
+        let begin = move || stream::iter(streams.lock().next().unwrap_or_default());
+        let mut watch = Watch {
+            events: begin(),
+            begin,
+            differ: Differ::default(),
+            backoff: PAUSES,
+            pause: Duration::ZERO,
+            failed_at: None,
+            failure: None,
+            kind: "ConfigMap".to_owned(),
+        };
+        let mut told = Vec::new();
+        while let Some(changes) = watch.next().await {
+            told.extend(changes);
+        }
+        told
+    }
+
+    fn refused(code: u16) -> watcher::Result<Event<ConfigMap>> {
+        let status = kube::core::Status::failure("refused", "").with_code(code);
+        Err(watcher::Error::WatchStartFailed(kube::Error::Api(status.boxed())))
+    }
+
+    fn listed(name: &str, version: &str) -> Vec<watcher::Result<Event<ConfigMap>>> {
+        vec![
+            Ok(Event::Init),
+            Ok(Event::InitApply(map(name, version))),
+            Ok(Event::InitDone),
+        ]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_was_told_of_a_refusal_is_told_of_its_end() {
+        for (code, change) in [(403, Some(Change::Forbidden)), (404, Some(Change::Absent)), (410, None)] {
+            let mut first = listed("a", "1");
+            first.push(refused(code));
+            let all = |change: Option<Change<ConfigMap>>| {
+                let seen = || [Change::Apply(map("a", "1")), Change::Synced];
+                seen().into_iter().chain(change).chain(seen()).collect::<Vec<_>>()
+            };
+            assert_eq!(told(vec![first, listed("a", "1")]).await, all(change), "{code}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_failures_go_on_from_where_they_were() {
+        let mut events = listed("a", "1");
+        events.push(refused(500));
+        events.push(Ok(Event::Apply(map("a", "2"))));
+        let expected = [
+            Change::Apply(map("a", "1")),
+            Change::Synced,
+            Change::Apply(map("a", "2")),
+        ];
+        assert_eq!(told(vec![events, listed("b", "1")]).await, expected);
     }
 }
