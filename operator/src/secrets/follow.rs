@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{Found, KEEP, Secrets};
 use crate::{
+    controllers::status::Board,
     index::Index,
     kinds::{Indexes, Kind, Visitor},
     queue::Queue,
@@ -37,6 +38,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_s
 pub struct Follower {
     secrets: Arc<Secrets>,
     indexes: Indexes,
+    /// Hears of every change.
+    board: Arc<Board>,
     client: Client,
 }
 
@@ -54,10 +57,11 @@ struct Metadata {
 }
 
 impl Follower {
-    pub fn new(secrets: Arc<Secrets>, indexes: Indexes, client: Client) -> Arc<Self> {
+    pub fn new(secrets: Arc<Secrets>, indexes: Indexes, board: Arc<Board>, client: Client) -> Arc<Self> {
         Arc::new(Self {
             secrets,
             indexes,
+            board,
             client,
         })
     }
@@ -276,20 +280,19 @@ impl Follower {
         }
     }
 
-    /// Takes in a Secret, and tells those whose values it changes.
+    /// Takes in a Secret, and tells those who care that it is another one now.
     fn set(&self, key: &ObjectKey, new: Found) {
-        let Some(old) = self.secrets.watched.set(key, new.clone()) else {
-            return;
-        };
-        if old.version() == new.version() {
+        let old = self.secrets.watched.set(key, new.clone());
+        if old.as_ref().is_some_and(|old| old.is_same(&new)) {
             return;
         }
-        self.indexes.visit(&mut Touch {
-            key,
-            old: &old,
-            new: &new,
-            now: Instant::now(),
-        });
+        let now = Instant::now();
+        self.board.secret_changed(key, now);
+        // What no sidecar was sent is no news to one.
+        if let Some(old) = &old {
+            let new = &new;
+            self.indexes.visit(&mut Touch { key, old, new, now });
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, convert::Infallible, future::Future, pin::Pin};
 
-use kube::client::Body;
-use outrigger_crds::{Component, decode};
+use kube::{api::ApiResource, client::Body};
+use outrigger_crds::{Component, Guarded, decode};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -43,6 +43,7 @@ fn secret(version: &str, password: &str) -> Found {
 
 /// A follower of a Secret that a component refers to.
 fn fixture(client: Client, found: Found) -> (Arc<Store>, Arc<Follower>) {
+    let board = Arc::new(Board::new(ObjectKey::new("dapr-system", "daprsystem")));
     let store = Arc::new(Store {
         secret: Mutex::new(found),
         reads: Semaphore::new(0),
@@ -56,10 +57,16 @@ fn fixture(client: Client, found: Found) -> (Arc<Store>, Arc<Follower>) {
         ]},
     });
     indexes.components.set_state(State::Synced);
+    let guarded: Guarded<Component> = serde_json::from_value(component.clone()).unwrap();
+    board.observe(
+        &guarded,
+        &Arc::new(ApiResource::erase::<Component>(&())),
+        Instant::now(),
+    );
     let component: Component = decode(&component.to_string()).unwrap();
     indexes.components.apply(component, Instant::now()).unwrap();
     let secrets = Arc::new(Secrets::new(Box::new(store.clone()), metrics));
-    (store, Follower::new(secrets, indexes, client))
+    (store, Follower::new(secrets, indexes, board, client))
 }
 
 /// A client whose requests are answered by the test.
@@ -155,6 +162,7 @@ async fn a_watch_that_was_refused_announces_the_secret_when_it_is_not() {
     let (store, follower) = fixture(client, Found::Forbidden);
     store.reads.add_permits(100);
     follower.secrets.set_followed();
+    assert_eq!(follower.board.next().await.key.name, "db");
     let component = follower
         .indexes
         .components
@@ -181,4 +189,5 @@ async fn a_watch_that_was_refused_announces_the_secret_when_it_is_not() {
         () = follower.follow_one(key) => {}
     }
     drop(watched);
+    assert_eq!(soon("a look at its status", follower.board.next()).await.key.name, "db");
 }
