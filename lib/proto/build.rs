@@ -11,7 +11,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "outrigger/operator/v1/injections.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
-    tonic_prost_build::configure()
+    let lists = [
+        ("ListComponentResponse", "ListComponentResponse"),
+        ("ListSubscriptionsResponse", "ListSubscriptionsResponse"),
+        ("ListResiliencyResponse", "ListResiliencyResponse"),
+        ("ListHTTPEndpointsResponse", "ListHttpEndpointsResponse"),
+        ("ListMCPServersResponse", "ListMcpServersResponse"),
+        ("ListWorkflowAccessPolicyResponse", "ListWorkflowAccessPolicyResponse"),
+    ];
+    let mut builder = tonic_prost_build::configure();
+    for (message, type_) in lists {
+        builder = builder.extern_path(
+            format!(".dapr.proto.operator.v1.{message}"),
+            format!("crate::lists::{type_}"),
+        );
+    }
+    builder
         // Channels come from the identity library, which owns TLS.
         .build_transport(false)
         .codec_path("crate::codec::LeanCodec")

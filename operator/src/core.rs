@@ -97,7 +97,12 @@ impl Core {
                 Ok(())
             });
         }
-        let follower = Follower::new(self.secrets.clone(), self.indexes.clone(), self.clients.watches.clone());
+        let follower = Follower::new(
+            self.secrets.clone(),
+            self.indexes.clone(),
+            self.board.clone(),
+            self.clients.watches.clone(),
+        );
         let stop = tasks.stop().clone();
         tasks.spawn("secrets", async move {
             tokio::select! {

@@ -60,6 +60,11 @@ impl<T: Clone + Ord + Hash> Queue<T> {
         }
     }
 
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.inner.lock().order.is_empty()
+    }
+
     /// The first key that is due, once there is one. Cancelling loses nothing.
     pub async fn next(&self) -> T {
         loop {
@@ -113,7 +118,7 @@ mod tests {
             order.push((key, start.elapsed().as_secs()));
         }
         assert_eq!(order, [("moved", 1), ("soon", 2), ("late", 10)]);
-        assert!(queue.inner.lock().order.is_empty());
+        assert!(queue.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -195,7 +195,8 @@ impl Operator {
             system = loading => system?,
             () = stop.cancelled() => return Ok(()),
         };
-        let (identity, renewal) = Identity::new(self.identity_options(&system)).context("security provider")?;
+        let options = self.identity_options(&system);
+        let (identity, renewal) = Identity::new(options.clone()).context("security provider")?;
 
         let anchors = identity.anchors();
         let core = Core::new(
@@ -224,7 +225,19 @@ impl Operator {
                 registration.run(stop).await;
                 Ok(())
             });
-            let serving = serve_conversions(conversion.clone(), identity.clone(), tasks.stop().clone());
+            let options = Options {
+                // Some managed API servers refuse a webhook's certificate otherwise. Sidecars are not asked to wait for it: to
+                // sign with RSA takes as long as the rest of their handshake.
+                key: KeyAlgorithm::Rsa2048,
+                ..options
+            };
+            let (identity, renewal) = Identity::new(options).context("security provider")?;
+            let stop = tasks.stop().clone();
+            // What it reports the other one reports too: sentry is the same.
+            tasks.spawn("webhook certificate", async move {
+                renewal.run(|_| {}, stop).await.map_err(Into::into)
+            });
+            let serving = serve_conversions(conversion.clone(), identity, tasks.stop().clone());
             tasks.spawn("conversion webhook", serving);
         }
         let injector = Service::Injector.spiffe_id(&system.trust_domain, namespace)?;
@@ -267,8 +280,7 @@ impl Operator {
                 file: self.trust_anchors_file.clone(),
                 elsewhere: trust_bundle::anchors(self.clients.calls.clone(), namespace),
             },
-            // Some managed API servers refuse the webhook's certificate otherwise.
-            key: KeyAlgorithm::Rsa2048,
+            key: KeyAlgorithm::Ed25519,
             kubernetes: true,
             jwt_audiences: Vec::new(),
         }

@@ -135,7 +135,7 @@ impl Secrets {
             }
         }
         let found = self.reader.remembered(ObjectKey::new(namespace, name)).await?;
-        self.watched.set_if_waiting(namespace, name, found.clone());
+        self.watched.was_read(namespace, name, found.clone());
         Ok(found)
     }
 

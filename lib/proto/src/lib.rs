@@ -9,6 +9,7 @@
 )]
 
 pub mod codec;
+pub mod lists;
 
 pub mod dapr {
     pub mod proto {
@@ -25,6 +26,11 @@ pub mod dapr {
         pub mod operator {
             pub mod v1 {
                 tonic::include_proto!("dapr.proto.operator.v1");
+
+                pub use crate::lists::{
+                    ListComponentResponse, ListHttpEndpointsResponse, ListMcpServersResponse, ListResiliencyResponse,
+                    ListSubscriptionsResponse, ListWorkflowAccessPolicyResponse,
+                };
             }
         }
         pub mod runtime {

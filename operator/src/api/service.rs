@@ -21,16 +21,18 @@ type Result<T> = std::result::Result<Response<T>, Status>;
 const SIDECAR_LIMIT: usize = 4 << 20;
 
 impl Api {
-    /// Everything of a kind that the caller may see. Upstream leaves scopes to the sidecars for all kinds but components;
-    /// filtering here as well changes nothing for them, and keeps other apps' secrets out.
-    async fn list<K: Kind>(&self, Authorised { caller, .. }: Authorised) -> std::result::Result<Vec<Bytes>, Status> {
+    /// The encoded list of everything of a kind that the caller may see. Upstream leaves scopes to the sidecars for all kinds
+    /// but components; filtering here as well changes nothing for them, and keeps other apps' secrets out.
+    async fn list<K: Kind>(&self, Authorised { caller, .. }: Authorised) -> std::result::Result<Bytes, Status> {
         let index = K::index(&self.indexes);
         self.check_ready(index, &caller.namespace)?;
-        let mut list = Vec::new();
-        for version in index.list(&caller.namespace, &caller.app) {
-            list.push(self.payload(&caller.namespace, &version).await?);
+        let list = index.list(&caller.namespace, &caller.app);
+        let mut filled = Vec::new();
+        for version in list.with_secrets() {
+            filled.push(self.payload(&caller.namespace, version).await?);
         }
-        let size: usize = list.iter().map(Bytes::len).sum();
+        let encoded = list.encoded(filled);
+        let size = encoded.len();
         if size > SIDECAR_LIMIT {
             let (namespace, app) = (&caller.namespace, &caller.app);
             tracing::warn!(
@@ -41,7 +43,7 @@ impl Api {
                 "the list exceeds the 4 MiB that sidecars accept"
             );
         }
-        Ok(list)
+        Ok(encoded)
     }
 
     /// One object by name, whatever its scopes.
@@ -100,8 +102,8 @@ impl Operator for Api {
         request: Request<proto::ListComponentsRequest>,
     ) -> Result<proto::ListComponentResponse> {
         let authorised = self.authorise(&request, &request.get_ref().namespace)?;
-        let components = self.list::<Component>(authorised).await?;
-        Ok(Response::new(proto::ListComponentResponse { components }))
+        let list = self.list::<Component>(authorised).await?;
+        Ok(Response::new(proto::ListComponentResponse::encoded(list)))
     }
 
     async fn component_update(
@@ -141,8 +143,8 @@ impl Operator for Api {
     /// The request names no namespace, so the answer is always that it is not the caller's, as upstream's.
     async fn list_subscriptions(&self, request: Request<()>) -> Result<proto::ListSubscriptionsResponse> {
         let authorised = self.authorise(&request, "")?;
-        let subscriptions = self.list::<Subscription>(authorised).await?;
-        Ok(Response::new(proto::ListSubscriptionsResponse { subscriptions }))
+        let list = self.list::<Subscription>(authorised).await?;
+        Ok(Response::new(proto::ListSubscriptionsResponse::encoded(list)))
     }
 
     async fn list_subscriptions_v2(
@@ -150,8 +152,8 @@ impl Operator for Api {
         request: Request<proto::ListSubscriptionsRequest>,
     ) -> Result<proto::ListSubscriptionsResponse> {
         let authorised = self.authorise(&request, &request.get_ref().namespace)?;
-        let subscriptions = self.list::<Subscription>(authorised).await?;
-        Ok(Response::new(proto::ListSubscriptionsResponse { subscriptions }))
+        let list = self.list::<Subscription>(authorised).await?;
+        Ok(Response::new(proto::ListSubscriptionsResponse::encoded(list)))
     }
 
     async fn subscription_update(
@@ -176,8 +178,8 @@ impl Operator for Api {
         request: Request<proto::ListResiliencyRequest>,
     ) -> Result<proto::ListResiliencyResponse> {
         let authorised = self.authorise(&request, &request.get_ref().namespace)?;
-        let resiliencies = self.list::<Resiliency>(authorised).await?;
-        Ok(Response::new(proto::ListResiliencyResponse { resiliencies }))
+        let list = self.list::<Resiliency>(authorised).await?;
+        Ok(Response::new(proto::ListResiliencyResponse::encoded(list)))
     }
 
     async fn resiliency_update(
@@ -193,8 +195,8 @@ impl Operator for Api {
         request: Request<proto::ListHttpEndpointsRequest>,
     ) -> Result<proto::ListHttpEndpointsResponse> {
         let authorised = self.authorise(&request, &request.get_ref().namespace)?;
-        let http_endpoints = self.list::<HTTPEndpoint>(authorised).await?;
-        Ok(Response::new(proto::ListHttpEndpointsResponse { http_endpoints }))
+        let list = self.list::<HTTPEndpoint>(authorised).await?;
+        Ok(Response::new(proto::ListHttpEndpointsResponse::encoded(list)))
     }
 
     async fn http_endpoint_update(
@@ -210,8 +212,8 @@ impl Operator for Api {
         request: Request<proto::ListMcpServersRequest>,
     ) -> Result<proto::ListMcpServersResponse> {
         let authorised = self.authorise(&request, &request.get_ref().namespace)?;
-        let mcp_servers = self.list::<MCPServer>(authorised).await?;
-        Ok(Response::new(proto::ListMcpServersResponse { mcp_servers }))
+        let list = self.list::<MCPServer>(authorised).await?;
+        Ok(Response::new(proto::ListMcpServersResponse::encoded(list)))
     }
 
     async fn mcp_server_update(
@@ -227,8 +229,8 @@ impl Operator for Api {
         request: Request<proto::ListWorkflowAccessPolicyRequest>,
     ) -> Result<proto::ListWorkflowAccessPolicyResponse> {
         let authorised = self.authorise(&request, &request.get_ref().namespace)?;
-        let policies = self.list::<WorkflowAccessPolicy>(authorised).await?;
-        Ok(Response::new(proto::ListWorkflowAccessPolicyResponse { policies }))
+        let list = self.list::<WorkflowAccessPolicy>(authorised).await?;
+        Ok(Response::new(proto::ListWorkflowAccessPolicyResponse::encoded(list)))
     }
 
     async fn workflow_access_policy_update(

@@ -124,7 +124,12 @@ impl Registration {
                     Change::Delete(_) | Change::Absent => seen = Seen::Missing,
                     Change::Synced if !matches!(seen, Seen::Definition(_)) => seen = Seen::Missing,
                     Change::Synced => {}
-                    Change::Forbidden => seen = self.look().await,
+                    Change::Forbidden => match self.look().await {
+                        Ok(looked) => seen = looked,
+                        // What is known stays: most likely the API server is away for a moment.
+                        Err(why) if matches!(seen, Seen::Definition(_)) => tracing::warn!("{why}; trying again"),
+                        Err(why) => seen = Seen::Unreadable(why),
+                    },
                 },
                 Ok(()) = anchors.changed() => {}
                 () = sleep_until(pace.next()), if application.is_some() => {
@@ -152,12 +157,14 @@ impl Registration {
         judge(definition, &self.namespace, &ByteString(anchors.pem().into()))
     }
 
-    async fn look(&self) -> Seen {
+    /// # Errors
+    /// Why it cannot be read.
+    async fn look(&self) -> Result<Seen, String> {
         let api: Api<Definition> = Api::all(self.clients.calls.clone());
         match in_time(api.get_opt(DEFINITION)).await {
-            Ok(Some(definition)) => Seen::Definition(Box::new(definition)),
-            Ok(None) => Seen::Missing,
-            Err(error) => Seen::Unreadable(format!("{DEFINITION} may neither be watched nor read: {error}")),
+            Ok(Some(definition)) => Ok(Seen::Definition(Box::new(definition))),
+            Ok(None) => Ok(Seen::Missing),
+            Err(error) => Err(format!("{DEFINITION} may not be watched and cannot be read: {error}")),
         }
     }
 
@@ -246,14 +253,26 @@ fn application(definition: &Definition, client: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use kube::{Client, client::Body};
+    use outrigger_testkit::Workloads;
+    use tokio::sync::Notify;
+
     use super::*;
 
-    fn verdict(conversion: Value) -> Verdict {
-        let definition = json!({
+    fn definition(conversion: Value) -> Value {
+        json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": DEFINITION, "uid": "u"}, "spec": {"group": "dapr.io", "conversion": conversion},
-        });
-        let definition = serde_json::from_value(definition).unwrap();
+        })
+    }
+
+    fn verdict(conversion: Value) -> Verdict {
+        let definition = serde_json::from_value(definition(conversion)).unwrap();
         judge(&definition, "dapr-system", &ByteString(b"pem".to_vec()))
     }
 
@@ -295,6 +314,56 @@ mod tests {
         ] {
             assert_eq!(verdict(webhook(client)), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_fails_makes_nothing_known_unknown() {
+        let pem = Workloads::new().unwrap().anchors();
+        let (asked, third) = (AtomicUsize::new(0), Arc::new(Notify::new()));
+        let anchors = Arc::new(Anchors::from_pem(&pem).unwrap());
+        let reached = third.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let is_look = request.uri().path().ends_with(DEFINITION);
+            let look = if is_look {
+                asked.fetch_add(1, Ordering::SeqCst) + 1
+            } else {
+                0
+            };
+            if look == 3 {
+                reached.notify_one();
+            }
+            let client = json!({"service": {"name": SERVICE, "namespace": "dapr-system"}, "caBundle": ByteString(pem.clone().into())});
+            let (status, body) = match look {
+                0 => (
+                    403,
+                    json!({"kind": "Status", "apiVersion": "v1", "code": 403, "metadata": {}}),
+                ),
+                1 => (200, definition(webhook(client))),
+                _ => (
+                    503,
+                    json!({"kind": "Status", "apiVersion": "v1", "code": 503, "metadata": {}}),
+                ),
+            };
+            let response = http::Response::builder().status(status);
+            async move { Ok::<_, Infallible>(response.body(Body::from(body.to_string().into_bytes())).unwrap()) }
+        });
+        let client = Client::new(service, "default");
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let (_sender, anchors) = watch::channel(anchors);
+        let registration = Registration {
+            clients: Clients {
+                calls: client.clone(),
+                watches: client,
+            },
+            namespace: "dapr-system".into(),
+            anchors,
+            metrics: metrics.clone(),
+        };
+        tokio::select! {
+            () = registration.heal() => {}
+            () = third.notified() => {}
+        }
+        assert_eq!(metrics.registered.get(), 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! versions that it has still to be sent.
 
 mod history;
+mod lists;
 mod outbox;
 mod subscription;
 mod version;
@@ -20,12 +21,13 @@ use tokio::time::Instant;
 
 use self::{
     history::History,
+    lists::Lists,
     outbox::{Offered, Transition},
     subscription::Subscriber,
 };
 use crate::metrics::KindMetrics;
 
-pub use self::{history::WINDOW, outbox::Event, subscription::Subscription, version::Version};
+pub use self::{history::WINDOW, lists::List, outbox::Event, subscription::Subscription, version::Version};
 
 /// How far the watch behind an index has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,7 @@ struct Namespace<K> {
     name: Arc<str>,
     /// Sorted, so that lists have a stable order.
     objects: BTreeMap<Arc<str>, Arc<Version<K>>>,
+    lists: Lists<K>,
     /// By app id.
     subscribers: HashMap<Arc<str>, Vec<Arc<Subscriber<K>>>>,
 }
@@ -103,6 +106,7 @@ impl<K: DaprResource> Index<K> {
         let mut inner = self.inner.write();
         let space = inner.namespace_mut(&namespace);
         space.objects.insert(new.name().clone(), new.clone());
+        space.lists.clear();
         let change = Transition {
             old,
             new: Some(new),
@@ -121,6 +125,7 @@ impl<K: DaprResource> Index<K> {
         let Some(old) = space.objects.remove(key.name.as_str()) else {
             return;
         };
+        space.lists.clear();
         let change = Transition {
             old: Some(old),
             new: None,
@@ -207,14 +212,13 @@ impl<K: DaprResource> Index<K> {
         }
     }
 
-    /// What `app` may see in a namespace, by name.
-    pub fn list(&self, namespace: &str, app: &str) -> Vec<Arc<Version<K>>> {
+    /// What `app` may see in a namespace.
+    pub fn list(&self, namespace: &str, app: &str) -> Arc<List<K>> {
         let inner = self.inner.read();
-        let Some(space) = inner.namespaces.get(namespace) else {
-            return Vec::new();
-        };
-        let visible = space.objects.values().filter(|version| version.visible_to(app));
-        visible.cloned().collect()
+        match inner.namespaces.get(namespace) {
+            Some(space) => space.lists.of(app, &space.objects),
+            None => Arc::default(),
+        }
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Version<K>>> {
@@ -256,12 +260,13 @@ impl<K: DaprResource> Index<K> {
         inner.drop_if_unused(namespace);
     }
 
-    /// Forgets changes that are too old to be replayed; to be called every few seconds.
+    /// Forgets changes that are too old to be replayed, and lists; to be called every few seconds.
     pub fn expire(&self, now: Instant) {
         let Inner {
             namespaces, history, ..
         } = &mut *self.inner.write();
         history.expire(now);
+        namespaces.values_mut().for_each(|space| space.lists.clear());
         namespaces.retain(|_, space| space.is_used() || history.mentions(&space.name));
     }
 
@@ -295,6 +300,7 @@ impl<K: DaprResource> Namespace<K> {
         Self {
             name,
             objects: BTreeMap::new(),
+            lists: Lists::default(),
             subscribers: HashMap::new(),
         }
     }

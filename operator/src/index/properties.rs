@@ -66,7 +66,7 @@ impl Sidecar {
 fn listed(index: &Index<Component>, namespace: &str, app: &str) -> BTreeMap<String, Vec<u8>> {
     let list = index.list(namespace, app);
     let entry = |version: &Arc<super::Version<Component>>| (version.name().to_string(), version.payload().to_vec());
-    list.iter().map(entry).collect()
+    list.versions().iter().map(entry).collect()
 }
 
 fn run(seed: u64) {

@@ -2,10 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use outrigger_crds::{Component, decode};
 use outrigger_process::kubernetes::watch::ObjectKey;
-use outrigger_proto::operator::ResourceEventType::{self, Created, Deleted, Updated};
+use outrigger_proto::operator::{
+    ListComponentResponse,
+    ResourceEventType::{self, Created, Deleted, Updated},
+};
 use prometheus::Registry;
+use prost::Message;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -98,7 +103,7 @@ fn the_first_list_is_no_news() {
     fixture.apply("db", "state.a", &[]);
     fixture.index.set_state(State::Synced);
     assert!(drain(&cart).is_empty());
-    assert_eq!(fixture.index.list("shop", "cart").len(), 1);
+    assert_eq!(fixture.index.list("shop", "cart").versions().len(), 1);
     assert!(drain(&fixture.subscribe("late")).is_empty(), "nor is it replayed");
 }
 
@@ -208,14 +213,75 @@ fn lists_are_scoped_and_sorted() {
     fixture.apply("m", "state.a", &["pay"]);
     let names = |app| {
         let list = fixture.index.list("shop", app);
-        list.iter()
+        list.versions()
+            .iter()
             .map(|version| version.name().to_string())
             .collect::<Vec<_>>()
     };
     assert_eq!(names("cart"), ["a", "z"]);
     assert_eq!(names("pay"), ["m", "z"]);
-    assert!(fixture.index.list("other", "cart").is_empty());
+    assert!(fixture.index.list("other", "cart").versions().is_empty());
     assert!(fixture.index.get("shop", "m").is_some());
+}
+
+#[test]
+fn a_list_is_put_together_once_for_all_who_see_the_same() {
+    let fixture = Fixture::new();
+    fixture.apply("a", "state.a", &[]);
+    fixture.apply("b", "state.a", &["cart", "pay"]);
+    let list = |app| fixture.index.list("shop", app);
+    let bytes = |app| list(app).encoded(Vec::new());
+    assert!(Arc::ptr_eq(&list("ship"), &list("other")), "no object names them");
+    assert!(
+        Arc::ptr_eq(&list("cart"), &list("pay")),
+        "they are named by the same objects"
+    );
+    assert_eq!(bytes("cart").as_ptr(), bytes("pay").as_ptr(), "the bytes are shared");
+    let decoded = ListComponentResponse::decode(bytes("pay")).unwrap().components;
+    let payloads: Vec<_> = list("pay")
+        .versions()
+        .iter()
+        .map(|version| version.payload().clone())
+        .collect();
+    assert_eq!(decoded, payloads);
+
+    fixture.apply("c", "state.a", &["cart"]);
+    assert_eq!(
+        [list("ship"), list("pay"), list("cart")].map(|list| list.versions().len()),
+        [1, 2, 3]
+    );
+    fixture.delete("a");
+    assert_eq!(
+        [list("ship"), list("pay"), list("cart")].map(|list| list.versions().len()),
+        [0, 1, 2]
+    );
+}
+
+#[test]
+fn a_list_with_other_values_of_secrets_is_encoded_anew() {
+    let fixture = Fixture::new();
+    let property = json!({"name": "password", "secretKeyRef": {"name": "auth", "key": "password"}});
+    let component = json!({
+        "metadata": {"name": "b", "namespace": "shop"}, "spec": {"type": "state.a", "version": "v1", "metadata": [property]},
+    });
+    fixture.apply("a", "state.a", &[]);
+    let component = decode::<Component>(&component.to_string()).unwrap();
+    fixture.index.apply(component, fixture.now).unwrap();
+    fixture.apply("c", "state.a", &[]);
+    let list = fixture.index.list("shop", "cart");
+    assert_eq!(list.with_secrets().count(), 1);
+    let items = |filled: &Bytes| {
+        ListComponentResponse::decode(list.encoded(vec![filled.clone()]))
+            .unwrap()
+            .components
+    };
+    let values = ["one", "two"].map(|value| Bytes::from(value.to_owned()));
+    for value in [&values[0], &values[1], &values[0]] {
+        assert_eq!(items(value)[1], value);
+        assert_eq!(items(value).len(), 3);
+    }
+    let again = || list.encoded(vec![values[0].clone()]).as_ptr();
+    assert_eq!(again(), again());
 }
 
 #[test]

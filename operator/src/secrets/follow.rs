@@ -20,8 +20,9 @@ use tokio::{
     time::{Instant, interval, sleep},
 };
 
-use super::{Found, KEEP, Secrets, watched::Seen};
+use super::{Found, KEEP, Secrets};
 use crate::{
+    controllers::status::Board,
     index::Index,
     kinds::{Indexes, Kind, Visitor},
     queue::Queue,
@@ -37,6 +38,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_s
 pub struct Follower {
     secrets: Arc<Secrets>,
     indexes: Indexes,
+    /// Hears of every change.
+    board: Arc<Board>,
     client: Client,
 }
 
@@ -54,10 +57,11 @@ struct Metadata {
 }
 
 impl Follower {
-    pub fn new(secrets: Arc<Secrets>, indexes: Indexes, client: Client) -> Arc<Self> {
+    pub fn new(secrets: Arc<Secrets>, indexes: Indexes, board: Arc<Board>, client: Client) -> Arc<Self> {
         Arc::new(Self {
             secrets,
             indexes,
+            board,
             client,
         })
     }
@@ -181,9 +185,7 @@ impl Follower {
                 }
                 Change::Synced if !exists => self.set(key, Found::Missing),
                 Change::Synced => {}
-                Change::Absent | Change::Forbidden => {
-                    self.secrets.watched.set(key, Seen::Refused);
-                }
+                Change::Absent | Change::Forbidden => self.secrets.watched.refuse(key),
             }
         }
     }
@@ -196,36 +198,28 @@ impl Follower {
     async fn watch_metadata(&self, watch: &Metadata) {
         let namespace = &watch.namespace;
         let api: Api<Slim<Secret>> = Api::namespaced(self.client.clone(), namespace);
-        let mut events = watcher(api, watcher::Config::default()).boxed();
+        let begin = || watcher(api.clone(), watcher::Config::default()).boxed();
+        let mut events = begin();
         let mut backoff = RETRY;
         // What was referred to when the list began, and is not in it.
         let mut unlisted: HashSet<String> = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => unlisted = self.secrets.watched.names_in(namespace).into_iter().collect(),
-                Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
-                    let name = secret.name_any();
-                    unlisted.remove(&name);
-                    self.look_at(watch, name, secret.metadata.resource_version.as_deref());
-                }
-                Ok(Event::InitDone) => {
-                    backoff.reset();
-                    for name in unlisted.drain() {
-                        self.set(&ObjectKey::new(&**namespace, name), Found::Missing);
+                Ok(event) => {
+                    if matches!(event, Event::InitDone) {
+                        backoff.reset();
                     }
-                }
-                Ok(Event::Delete(secret)) => {
-                    self.set(&ObjectKey::new(&**namespace, secret.name_any()), Found::Missing);
+                    self.take_metadata(watch, event, &mut unlisted);
                 }
                 Err(error) => {
                     let pause = backoff.next_pause();
                     tracing::warn!(namespace, %error, retry_in_ms = pause.as_millis(), "cannot watch Secrets; trying again");
                     if is_forbidden(&error) {
                         for name in self.secrets.watched.names_in(namespace) {
-                            self.secrets
-                                .watched
-                                .set(&ObjectKey::new(&**namespace, name), Seen::Refused);
+                            self.secrets.watched.refuse(&ObjectKey::new(&**namespace, name));
                         }
+                        // A watch that merely goes on would not tell of those that it refused.
+                        events = begin();
                     }
                     sleep(pause).await;
                 }
@@ -233,13 +227,31 @@ impl Follower {
         }
     }
 
-    /// Has a Secret read if it is referred to and has changed.
+    /// Only reading tells what a Secret is: a watch that spoke for itself could be overtaken by a read under way.
+    fn take_metadata(&self, watch: &Metadata, event: Event<Slim<Secret>>, unlisted: &mut HashSet<String>) {
+        match event {
+            Event::Init => *unlisted = self.secrets.watched.names_in(&watch.namespace).into_iter().collect(),
+            Event::InitApply(secret) | Event::Apply(secret) => {
+                let name = secret.name_any();
+                unlisted.remove(&name);
+                self.look_at(watch, name, secret.metadata.resource_version.as_deref());
+            }
+            Event::InitDone => {
+                for name in unlisted.drain() {
+                    self.look_at(watch, name, None);
+                }
+            }
+            Event::Delete(secret) => self.look_at(watch, secret.name_any(), None),
+        }
+    }
+
+    /// Has a Secret read if it is referred to and may not be what is known of it. `version` is `None` for one that is gone.
     fn look_at(&self, watch: &Metadata, name: String, version: Option<&str>) {
         if !self.secrets.watched.contains(&watch.namespace, &name) {
             return;
         }
         let known = self.secrets.watched.peek(&watch.namespace, &name);
-        if known.is_none_or(|found| found.version() != version) {
+        if known.is_none_or(|found| version.is_none() || found.version() != version) {
             watch.stale.add(name, Instant::now());
         }
     }
@@ -249,7 +261,13 @@ impl Follower {
         loop {
             let key = ObjectKey::new(&*watch.namespace, watch.stale.next().await);
             match self.secrets.reader.read(key.clone()).await {
-                Ok(Found::Forbidden) => drop(self.secrets.watched.set(&key, Seen::Refused)),
+                // No watch tells when the right to read comes back.
+                Ok(Found::Forbidden) => {
+                    self.secrets.watched.refuse(&key);
+                    if self.secrets.watched.contains(&key.namespace, &key.name) {
+                        watch.stale.add(key.name, Instant::now() + backoff.next_pause());
+                    }
+                }
                 Ok(found) => {
                     backoff.reset();
                     self.set(&key, found);
@@ -262,20 +280,19 @@ impl Follower {
         }
     }
 
-    /// Takes in a Secret, and tells those whose values it changes.
+    /// Takes in a Secret, and tells those who care that it is another one now.
     fn set(&self, key: &ObjectKey, new: Found) {
-        let Some(old) = self.secrets.watched.set(key, Seen::Known(new.clone())) else {
-            return;
-        };
-        if old.version() == new.version() {
+        let old = self.secrets.watched.set(key, new.clone());
+        if old.as_ref().is_some_and(|old| old.is_same(&new)) {
             return;
         }
-        self.indexes.visit(&mut Touch {
-            key,
-            old: &old,
-            new: &new,
-            now: Instant::now(),
-        });
+        let now = Instant::now();
+        self.board.secret_changed(key, now);
+        // What no sidecar was sent is no news to one.
+        if let Some(old) = &old {
+            let new = &new;
+            self.indexes.visit(&mut Touch { key, old, new, now });
+        }
     }
 }
 
@@ -322,3 +339,6 @@ fn is_forbidden(error: &watcher::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

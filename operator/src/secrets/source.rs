@@ -68,6 +68,15 @@ impl Found {
         }
     }
 
+    /// Whether both say the same, by version and not by content.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Secret(one), Self::Secret(other)) => one.version == other.version,
+            (Self::Missing, Self::Missing) | (Self::Forbidden, Self::Forbidden) => true,
+            _ => false,
+        }
+    }
+
     /// What a reference to a key finds. What may not be read counts as absent.
     pub(super) fn lookup(&self, key: &str) -> Lookup {
         match self {

@@ -18,8 +18,20 @@ pub(super) enum Seen {
     #[default]
     Waiting,
     Known(Found),
-    /// It cannot be watched, so it is read whenever it is needed.
-    Refused,
+    /// It cannot be watched, so it is read whenever it is needed. Beside it what was known or read last: what sidecars were
+    /// sent, for the watch to compare with once it is allowed.
+    Refused(Option<Found>),
+}
+
+impl Seen {
+    /// What sidecars were sent last.
+    fn last(self) -> Option<Found> {
+        match self {
+            Self::Known(found) => Some(found),
+            Self::Refused(last) => last,
+            Self::Waiting => None,
+        }
+    }
 }
 
 /// Which Secrets are watched, and what they hold.
@@ -64,7 +76,7 @@ impl Watched {
         let namespaces = self.namespaces.lock();
         match &*namespaces.get(namespace)?.get(name)?.seen.borrow() {
             Seen::Known(found) => Some(found.clone()),
-            Seen::Waiting | Seen::Refused => None,
+            Seen::Waiting | Seen::Refused(_) => None,
         }
     }
 
@@ -79,28 +91,40 @@ impl Watched {
         entry.is_some_and(|entry| matches!(*entry.seen.borrow(), Seen::Waiting))
     }
 
-    /// Takes in what was read because the watch was late, for it to compare with.
-    pub(super) fn set_if_waiting(&self, namespace: &str, name: &str, found: Found) {
+    /// Takes in what was read because the watch was late or is refused, for it to compare with.
+    pub(super) fn was_read(&self, namespace: &str, name: &str, found: Found) {
         let namespaces = self.namespaces.lock();
         if let Some(entry) = namespaces.get(namespace).and_then(|space| space.get(name)) {
-            entry.seen.send_if_modified(|seen| {
-                let waiting = matches!(seen, Seen::Waiting);
-                if waiting {
+            entry.seen.send_if_modified(|seen| match seen {
+                Seen::Waiting => {
                     *seen = Seen::Known(found);
+                    true
                 }
-                waiting
+                Seen::Refused(last) => {
+                    *last = Some(found);
+                    false
+                }
+                Seen::Known(_) => false,
             });
         }
     }
 
     /// Takes in what a watch tells. Returns what was known before, if anything was. A Secret that is no longer watched is
     /// forgotten.
-    pub(super) fn set(&self, key: &ObjectKey, seen: Seen) -> Option<Found> {
+    pub(super) fn set(&self, key: &ObjectKey, found: Found) -> Option<Found> {
         let mut namespaces = self.namespaces.lock();
         let entry = namespaces.get_mut(&key.namespace)?.get_mut(&key.name)?;
-        match entry.seen.send_replace(seen) {
-            Seen::Known(found) => Some(found),
-            Seen::Waiting | Seen::Refused => None,
+        entry.seen.send_replace(Seen::Known(found)).last()
+    }
+
+    /// Takes in that a Secret cannot be watched.
+    pub(super) fn refuse(&self, key: &ObjectKey) {
+        let namespaces = self.namespaces.lock();
+        let entry = namespaces.get(&key.namespace).and_then(|space| space.get(&key.name));
+        if let Some(entry) = entry {
+            entry
+                .seen
+                .send_modify(|seen| *seen = Seen::Refused(std::mem::take(seen).last()));
         }
     }
 
@@ -166,7 +190,20 @@ mod tests {
     fn what_is_told_of_a_forgotten_secret_is_not_kept() {
         let watched = Watched::default();
         let key = ObjectKey::new("shop", "auth");
-        assert!(watched.set(&key, Seen::Known(Found::Missing)).is_none());
+        assert!(watched.set(&key, Found::Missing).is_none());
+        watched.refuse(&key);
         assert!(watched.names().is_empty());
+    }
+
+    #[test]
+    fn what_was_sent_while_a_watch_was_refused_is_what_its_return_is_compared_with() {
+        let (watched, key) = (Watched::default(), ObjectKey::new("shop", "auth"));
+        drop(watched.get("shop", "auth", Instant::now()));
+        watched.refuse(&key);
+        watched.was_read("shop", "auth", Found::Forbidden);
+        assert!(watched.peek("shop", "auth").is_none(), "it is read again each time");
+        assert!(matches!(watched.set(&key, Found::Missing), Some(Found::Forbidden)));
+        watched.refuse(&key);
+        assert!(matches!(watched.set(&key, Found::Missing), Some(Found::Missing)));
     }
 }

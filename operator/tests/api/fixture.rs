@@ -10,6 +10,7 @@ use kube::{
 use outrigger_crds::status::ConditionType;
 use outrigger_operator::{
     core::{Core, Features},
+    kinds::Indexes,
     metrics::Metrics,
     scope::Scope,
 };
@@ -168,6 +169,11 @@ impl Operator {
     pub(crate) async fn sidecar(&self, app: &str) -> OperatorClient<Channel> {
         let id = format!("spiffe://public/ns/{}/{app}", self.namespace);
         self.server.client(&id).await
+    }
+
+    /// What lists and streams are served from.
+    pub(crate) fn indexes(&self) -> Indexes {
+        self.core.api(CancellationToken::new()).indexes
     }
 
     /// Notes of the Events about an object.

@@ -4,6 +4,7 @@
 mod fixture;
 mod grants;
 mod injections;
+mod killed;
 mod process;
 mod secrets;
 mod services;

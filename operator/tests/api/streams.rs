@@ -1,11 +1,21 @@
 //! What sidecars are told.
 
+use std::sync::Arc;
+
 use kube::api::{DeleteParams, Patch, PatchParams};
-use outrigger_crds::{Component, status::ConditionType};
+use outrigger_crds::{Component, Configuration, status::ConditionType};
+use outrigger_operator::{
+    index::{Index, WINDOW},
+    kinds::{Kind, Visitor},
+};
 use outrigger_proto::operator::{ComponentUpdateRequest, ListComponentsRequest, ResourceEventType};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::{fixture::Operator, support::soon};
+use crate::{
+    fixture::Operator,
+    support::{eventually, soon},
+};
 
 fn redis(host: &str) -> Value {
     json!({"spec": {"type": "state.redis", "version": "v1", "metadata": [{"name": "redisHost", "value": host}]}})
@@ -76,5 +86,63 @@ async fn what_is_applied_reaches_the_sidecar_and_statuses_do_not() {
         .await
         .unwrap();
     assert!(list.into_inner().components.is_empty());
+    operator.stop().await;
+}
+
+/// The streams of one kind, and whether anything waits to be sent on one of them.
+type Silent = Box<dyn Fn() -> bool + Send>;
+
+struct Subscribe<'a> {
+    namespace: &'a str,
+    app: String,
+    streams: &'a mut Vec<Silent>,
+}
+
+impl Visitor for Subscribe<'_> {
+    fn visit<K: Kind>(&mut self, index: &Arc<Index<K>>) {
+        // For whom nothing is recent.
+        let subscription = index.subscribe(self.namespace, &self.app, Instant::now() + 2 * WINDOW);
+        self.streams.push(Box::new(move || subscription.try_next().is_none()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_without_a_change_sends_a_thousand_sidecars_nothing() {
+    const OBJECTS: usize = 20;
+    const SIDECARS: usize = 1000;
+    let operator = Operator::plain("resync").await;
+    for number in 0..OBJECTS {
+        operator.apply::<Component>(&format!("db-{number}"), redis("one")).await;
+        let spec = json!({"spec": {"tracing": {"samplingRate": "1"}}});
+        operator.apply::<Configuration>(&format!("app-{number}"), spec).await;
+    }
+    let indexes = operator.indexes();
+    let known = || {
+        let count = |app| indexes.components.list(&operator.namespace, app).versions().len();
+        async move { (count("app-0") == OBJECTS).then_some(()) }
+    };
+    eventually("the components", known).await;
+    operator
+        .condition::<Component>("db-0", ConditionType::Ready, "NoSidecars")
+        .await;
+    let mut streams = Vec::new();
+    for number in 0..SIDECARS {
+        let app = format!("app-{number}");
+        indexes.visit(&mut Subscribe {
+            namespace: &operator.namespace,
+            app,
+            streams: &mut streams,
+        });
+    }
+    for _ in 0..3 {
+        operator.relist().await;
+    }
+    assert_eq!(streams.len(), 7 * SIDECARS);
+    assert!(streams.iter().all(|silent| silent()));
+    // They would have been told.
+    operator.apply::<Component>("db-0", redis("two")).await;
+    let told = || async { (streams.iter().filter(|silent| !silent()).count() > 0).then_some(()) };
+    eventually("an edit", told).await;
+    drop(streams);
     operator.stop().await;
 }

@@ -1,6 +1,8 @@
 //! The API over connections in memory, whose peers are who the test says.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod edits;
+
 use std::{
     io,
     net::SocketAddr,

@@ -122,6 +122,13 @@ impl View {
             },
         }
     }
+
+    /// What the conditions depend on.
+    fn facts(&self, key: &ObjectKey) -> BTreeSet<Fact> {
+        let secrets = self.secrets.iter().flat_map(|secrets| secrets.names());
+        let secrets = secrets.map(|name| Fact::Secret(ObjectKey::new(&*key.namespace, name)));
+        self.links.facts(key).into_iter().chain(secrets).collect()
+    }
 }
 
 impl Board {
@@ -145,7 +152,7 @@ impl Board {
         let id = Id { kind: K::KIND, key };
         let mut inner = self.inner.lock();
         inner.unlink(&id);
-        for fact in view.links.facts(&id.key) {
+        for fact in view.facts(&id.key) {
             inner.dependents.entry(fact).or_default().insert(id.clone());
         }
         let changed = inner.facts.observe(&id.key, object.0.as_ref().ok());
@@ -189,14 +196,26 @@ impl Board {
         self.requeue_dependents(&inner, &changed, now);
     }
 
+    /// Takes in that a Secret is another one now. Those that refer to it are looked at.
+    pub fn secret_changed(&self, secret: &ObjectKey, now: Instant) {
+        let inner = self.inner.lock();
+        self.requeue_dependents(&inner, &[Fact::Secret(secret.clone())], now);
+    }
+
     /// Takes in how far a source has come. What waited for it is looked at.
     pub fn known(&self, source: Source, knowledge: Knowledge, now: Instant) {
         let mut inner = self.inner.lock();
         if inner.facts.set_knowledge(source, knowledge) {
-            let of_source = inner.dependents.keys().filter(|fact| fact.source() == source);
+            let of_source = inner.dependents.keys().filter(|fact| fact.source() == Some(source));
             let facts: Vec<_> = of_source.cloned().collect();
             self.requeue_dependents(&inner, &facts, now);
         }
+    }
+
+    /// The next object to look at.
+    #[cfg(test)]
+    pub(crate) async fn next(&self) -> Id {
+        self.queue.next().await
     }
 
     fn requeue_dependents(&self, inner: &Inner, facts: &[Fact], now: Instant) {
@@ -274,7 +293,7 @@ impl Inner {
         let Some(entry) = self.entries.get(id) else {
             return;
         };
-        for fact in entry.view.links.facts(&id.key) {
+        for fact in entry.view.facts(&id.key) {
             if let Some(ids) = self.dependents.get_mut(&fact) {
                 ids.remove(id);
                 if ids.is_empty() {

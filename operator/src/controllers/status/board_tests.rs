@@ -97,6 +97,34 @@ async fn an_object_is_looked_at_once_for_many_changes_and_not_soon_after_a_write
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_refers_to_a_secret_is_looked_at_when_it_changes() {
+    let board = board();
+    let referring = |secret: &str| {
+        let property = json!({"name": "password", "secretKeyRef": {"name": secret, "key": "password"}});
+        let spec = json!({"spec": {"type": "state.redis", "version": "v1", "metadata": [property]}});
+        observe::<Component>(&board, "db", spec)
+    };
+    let id = referring("auth");
+    component(&board, "till", "state.redis");
+    assert_eq!(due(&board).await.len(), 2);
+    let change = |namespace: &str, name: &str| board.secret_changed(&ObjectKey::new(namespace, name), Instant::now());
+    change("shop", "other");
+    change("bank", "auth");
+    assert!(due(&board).await.is_empty());
+    change("shop", "auth");
+    assert_eq!(due(&board).await, BTreeSet::from([id.clone()]));
+    referring("other");
+    due(&board).await;
+    change("shop", "auth");
+    assert!(due(&board).await.is_empty(), "it refers to another one now");
+    change("shop", "other");
+    assert_eq!(due(&board).await, BTreeSet::from([id.clone()]));
+    board.forget(&id, Instant::now());
+    change("shop", "other");
+    assert!(due(&board).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hot_edit_loop_is_looked_at_once_a_second() {
     let board = board();
     let id = component(&board, "db", "state.redis");

@@ -22,6 +22,8 @@ pub(super) enum Fact {
     Component(ObjectKey),
     /// The Subscriptions of the topic.
     Topic(Topic),
+    /// What the Secret holds, which is looked up where it is kept.
+    Secret(ObjectKey),
 }
 
 /// A topic of a component.

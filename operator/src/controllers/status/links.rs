@@ -73,7 +73,7 @@ impl Links {
 
     /// `None` as long as something that it depends on is still being listed.
     pub(super) fn check(&self, key: &ObjectKey, facts: &Facts) -> Option<Surroundings> {
-        let sources: Vec<_> = self.facts(key).iter().map(Fact::source).collect();
+        let sources: Vec<_> = self.facts(key).iter().filter_map(Fact::source).collect();
         if sources
             .iter()
             .any(|source| facts.knowledge(*source) == Knowledge::Pending)
@@ -153,11 +153,13 @@ impl Links {
 }
 
 impl Fact {
-    pub(super) fn source(&self) -> Source {
+    /// Where it is listed; `None` for what is read one by one.
+    pub(super) fn source(&self) -> Option<Source> {
         match self {
-            Self::App(_) | Self::Use(_) => Source::Pods,
-            Self::Component(_) => Source::Components,
-            Self::Topic(_) => Source::Subscriptions,
+            Self::App(_) | Self::Use(_) => Some(Source::Pods),
+            Self::Component(_) => Some(Source::Components),
+            Self::Topic(_) => Some(Source::Subscriptions),
+            Self::Secret(_) => None,
         }
     }
 }

@@ -2,161 +2,32 @@
 //! each holds what the API server has for it, and no stream has ever gone back to an older version.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    env,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use kube::{
-    Api,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
-};
-use outrigger_crds::Component;
-use outrigger_proto::operator::{ComponentUpdateRequest, ListComponentsRequest, ResourceEventType};
+use kube::{Api, api::DeleteParams};
 use outrigger_testkit::FaultyApiServer;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
     fixture::{Faults, ONE_SERVER, Operator, apply_crds},
-    support::eventually,
+    support::edits::{APPS, Editor, Held, agree, follow},
 };
 
-const APPS: [&str; 3] = ["cart", "pay", "ship"];
 const SIDECARS_OF_EACH: usize = 4;
-const COMPONENTS: u64 = 12;
 const EDITS_OF_A_ROUND: usize = 60;
+/// Seconds for which the API server is away; `make prove` takes a minute.
+const AWAY: &str = "OUTRIGGER_API_SERVER_AWAY";
 
-/// What a sidecar holds, and what went wrong.
-#[derive(Default)]
-struct Held {
-    /// The number of the edit, by component.
-    components: BTreeMap<String, u64>,
-    /// The newest edit that an event of this stream told of, also of components that are gone.
-    newest: BTreeMap<String, u64>,
-    mistakes: Vec<String>,
-    /// Events since it was told to count, without those that tell what it knows: a stream that opens late replays them.
-    news: usize,
-}
-
-impl Held {
-    /// A list may be ahead of events that are on their way, and another replica behind the one before.
-    fn listed(&mut self, payloads: &[bytes::Bytes]) {
-        self.newest.clear();
-        let parsed = payloads.iter().map(|payload| parse(payload));
-        self.components = parsed.map(|(name, edit, _)| (name, edit)).collect();
-    }
-
-    fn take(&mut self, type_: ResourceEventType, payload: &[u8], app: &str) {
-        let (name, edit, scopes) = parse(payload);
-        if type_ == ResourceEventType::Deleted {
-            self.news += usize::from(self.components.remove(&name).is_some());
-            return;
-        }
-        if !(scopes.is_empty() || scopes.contains(app)) {
-            self.mistakes.push(format!("{name} is not for {app}"));
-        }
-        let newest = self.newest.entry(name.clone()).or_default();
-        // The same again is what a sidecar ignores.
-        if edit < *newest {
-            self.mistakes.push(format!("{name} went back from {newest} to {edit}"));
-        }
-        *newest = edit;
-        self.news += usize::from(self.components.insert(name, edit) != Some(edit));
-    }
-}
-
-fn parse(payload: &[u8]) -> (String, u64, BTreeSet<String>) {
-    let payload: Value = serde_json::from_slice(payload).unwrap();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let scopes = payload["scopes"].as_array().into_iter().flatten().map(text).collect();
-    let edit = text(&payload["spec"]["metadata"][0]["value"]).parse().unwrap();
-    (text(&payload["metadata"]["name"]), edit, scopes)
-}
-
-/// A sidecar: opens its stream, lists, takes what comes, and begins anew when the stream ends.
-async fn follow(app: &'static str, mut operator: watch::Receiver<Arc<Operator>>, held: Arc<Mutex<Held>>) {
-    let id = format!("spiffe://public/ns/default/{app}");
-    loop {
-        let current = operator.borrow_and_update().clone();
-        if let Some(mut client) = current.server.try_client(&id).await {
-            drop(current);
-            let namespace = "default".to_owned();
-            let request = ComponentUpdateRequest {
-                namespace: namespace.clone(),
-            };
-            if let Ok(stream) = client.component_update(request).await
-                && let Ok(list) = client.list_components(ListComponentsRequest { namespace }).await
-            {
-                let mut stream = stream.into_inner();
-                held.lock().listed(&list.into_inner().components);
-                while let Ok(Some(event)) = stream.message().await {
-                    held.lock().take(event.r#type(), &event.component, app);
-                }
-            }
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Edits at random, from a fixed seed.
-struct Editor {
-    components: Api<Component>,
-    random: u64,
-    edit: u64,
-}
-
-impl Editor {
-    fn below(&mut self, bound: u64) -> u64 {
-        // xorshift
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % bound
-    }
-
-    async fn edit(&mut self) {
-        self.edit += 1;
-        let name = format!("c{}", self.below(COMPONENTS));
-        // The API server may be away, and then nothing changes.
-        if self.below(6) == 0 {
-            let _ = self.components.delete(&name, &DeleteParams::default()).await;
-            return;
-        }
-        let scopes: &[&str] = match self.below(4) {
-            0 => &[],
-            1 => &APPS[..1],
-            2 => &APPS[1..],
-            _ => &APPS[..2],
-        };
-        let component = json!({
-            "apiVersion": "dapr.io/v1alpha1", "kind": "Component", "metadata": {"name": name}, "scopes": scopes,
-            "spec": {"type": "state.redis", "version": "v1", "metadata": [{"name": "edit", "value": self.edit.to_string()}]},
-        });
-        let params = PatchParams::apply("test").force();
-        let _ = self.components.patch(&name, &params, &Patch::Apply(&component)).await;
-    }
-
-    async fn round(&mut self) {
-        for _ in 0..EDITS_OF_A_ROUND {
-            self.edit().await;
-        }
-    }
-
-    /// What an app should hold.
-    async fn expected(&self, app: &str) -> BTreeMap<String, u64> {
-        let list = self.components.list(&ListParams::default()).await.unwrap();
-        let payloads = list
-            .items
-            .iter()
-            .map(|component| parse(&serde_json::to_vec(component).unwrap()));
-        payloads
-            .filter(|(_, _, scopes)| scopes.is_empty() || scopes.contains(app))
-            .map(|(name, edit, _)| (name, edit))
-            .collect()
+async fn round(editor: &mut Editor) {
+    for _ in 0..EDITS_OF_A_ROUND {
+        editor.edit().await;
     }
 }
 
@@ -170,53 +41,53 @@ async fn sidecars_end_with_the_right_state_whatever_happens() {
     let mut sidecars = Vec::new();
     for app in APPS.into_iter().cycle().take(APPS.len() * SIDECARS_OF_EACH) {
         let held = Arc::new(Mutex::new(Held::default()));
-        let task = tokio::spawn(follow(app, operators.clone(), held.clone()));
+        let (known, mut operators) = (held.clone(), operators.clone());
+        let task = tokio::spawn(async move {
+            let id = format!("spiffe://public/ns/default/{app}");
+            loop {
+                let current = operators.borrow_and_update().clone();
+                if let Some(client) = current.server.try_client(&id).await {
+                    drop(current);
+                    follow(client, "default".into(), app, &known).await;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
         sidecars.push((app, held, tokio_util::task::AbortOnDropHandle::new(task)));
     }
-    let mut editor = Editor {
-        components: Api::namespaced(api_server.client(), "default"),
-        random: 0x2545_f491_4f6c_dd1d,
-        edit: 0,
-    };
+    let mut editor = Editor::new(Api::namespaced(api_server.client(), "default"));
     let agree = async |editor: &Editor, after: &str| {
-        for app in APPS {
-            let expected = editor.expected(app).await;
-            for (_, held, _) in sidecars.iter().filter(|(other, ..)| *other == app) {
-                eventually(&format!("{app} holds the right components after {after}"), || async {
-                    let held = held.lock();
-                    assert_eq!(held.mistakes, [""; 0], "{after}");
-                    (held.components == expected).then_some(())
-                })
-                .await;
-            }
-        }
+        let sidecars = sidecars.iter().map(|(app, held, _)| (*app, &**held));
+        agree(editor, sidecars, after).await;
     };
-    editor.round().await;
+    round(&mut editor).await;
     agree(&editor, "edits").await;
 
     faults.cut_watches();
-    editor.round().await;
+    round(&mut editor).await;
     agree(&editor, "a cut").await;
 
     faults.busy.store(true, Ordering::SeqCst);
     faults.cut_watches();
-    editor.round().await;
+    round(&mut editor).await;
     faults.busy.store(false, Ordering::SeqCst);
     agree(&editor, "429s").await;
 
     // What the interrupted watches would go on from is forgotten: they list again.
     faults.busy.store(true, Ordering::SeqCst);
     faults.cut_watches();
-    editor.round().await;
+    round(&mut editor).await;
     api_server.compact().await.unwrap();
-    editor.round().await;
+    round(&mut editor).await;
     faults.busy.store(false, Ordering::SeqCst);
     agree(&editor, "a compaction").await;
 
     api_server.stop().await.unwrap();
-    editor.round().await;
+    round(&mut editor).await;
+    let away = env::var(AWAY).map_or(0, |seconds| seconds.parse().unwrap());
+    tokio::time::sleep(Duration::from_secs(away)).await;
     api_server.start_again().await.unwrap();
-    editor.round().await;
+    round(&mut editor).await;
     agree(&editor, "the API server's absence").await;
 
     // Replaced while edits go on.
@@ -235,7 +106,7 @@ async fn sidecars_end_with_the_right_state_whatever_happens() {
         drop(operator.send_replace(Arc::new(new)));
     }
     going_on.store(false, Ordering::SeqCst);
-    let editor = editing.await.unwrap();
+    let mut editor = editing.await.unwrap();
     agree(&editor, "replacements of the operator").await;
 
     // Listing again without a change is no news to anyone.
@@ -246,16 +117,7 @@ async fn sidecars_end_with_the_right_state_whatever_happens() {
     faults.busy.store(false, Ordering::SeqCst);
     // Nothing can be awaited that must not happen; this edit comes after it.
     editor.components.delete("c0", &DeleteParams::default()).await.ok();
-    let last = json!({
-        "apiVersion": "dapr.io/v1alpha1", "kind": "Component", "metadata": {"name": "last"},
-        "spec": {"type": "state.redis", "version": "v1", "metadata": [{"name": "edit", "value": "1"}]},
-    });
-    let params = PatchParams::apply("test");
-    editor
-        .components
-        .patch("last", &params, &Patch::Apply(&last))
-        .await
-        .unwrap();
+    editor.last().await;
     agree(&editor, "the last edit").await;
     for (app, held, _) in &sidecars {
         let news = held.lock().news;

@@ -187,7 +187,7 @@ impl Api for Operator {
             .values()
             .map(|json| json.clone().into())
             .collect();
-        Ok(Response::new(ListComponentResponse { components }))
+        Ok(Response::new(ListComponentResponse::from(components)))
     }
 
     async fn get_configuration(

@@ -1,6 +1,8 @@
 //! The API as sidecars see it, over an index that the test fills.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod isolation;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -110,6 +112,10 @@ impl Fixture {
     fn apply<K: Kind>(&self, object: &Value) {
         let object: K = decode(&object.to_string()).unwrap();
         K::index(&self.indexes).apply(object, Instant::now()).unwrap();
+    }
+
+    fn delete<K: Kind>(&self, namespace: &str, name: &str) {
+        K::index(&self.indexes).delete(&ObjectKey::new(namespace, name), Instant::now());
     }
 
     fn component(&self, name: &str, type_: &str) {
