@@ -58,7 +58,7 @@ struct Entry {
     /// No write before this.
     not_before: Option<Instant>,
     retry: Backoff,
-    /// What an Event said last.
+    /// What an Event said last in this term: other leaders tell of what happens between two.
     told: Option<Outcome>,
 }
 
@@ -210,9 +210,12 @@ impl Board {
         self.queue.add(id.clone(), not_before.map_or(now, |at| at.max(now)));
     }
 
-    /// Has everything looked at, as a new leader must.
-    pub(super) fn requeue_all(&self, now: Instant) {
-        let inner = self.inner.lock();
+    /// Has everything looked at, as a new leader must, who has told nobody of anything.
+    pub(super) fn begin_term(&self, now: Instant) {
+        let mut inner = self.inner.lock();
+        for entry in inner.entries.values_mut() {
+            entry.told = None;
+        }
         for id in inner.entries.keys() {
             self.requeue(&inner, id, now);
         }

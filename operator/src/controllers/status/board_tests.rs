@@ -136,7 +136,7 @@ async fn a_new_leader_looks_at_everything() {
     let board = board();
     let id = component(&board, "db", "state.redis");
     board.queue.next().await;
-    board.requeue_all(Instant::now());
+    board.begin_term(Instant::now());
     assert_eq!(board.queue.next().await, id);
 }
 
@@ -344,6 +344,19 @@ async fn only_changes_are_news() {
     assert!(board.is_news(&id, Some(MISSING), ACCEPTED));
     let id = component(&board, "refused", "state.redis");
     assert!(board.is_news(&id, None, MISSING), "refused from the start");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_begins_with_what_the_statuses_say() {
+    let board = board();
+    let id = component(&board, "db", "state.redis");
+    board.begin_term(Instant::now());
+    assert!(board.is_news(&id, Some(ACCEPTED), MISSING));
+    // Another leader wrote, and told, that all was well again.
+    board.begin_term(Instant::now());
+    assert!(board.is_news(&id, Some(ACCEPTED), MISSING));
+    board.begin_term(Instant::now());
+    assert!(!board.is_news(&id, Some(MISSING), MISSING), "the status says it");
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,7 +71,7 @@ impl Writer {
 
     /// Works until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
-        self.board.requeue_all(Instant::now());
+        self.board.begin_term(Instant::now());
         loop {
             let id = tokio::select! {
                 () = stop.cancelled() => return,
