@@ -277,6 +277,21 @@ impl Endpoint {
         (field, pairs.as_deref().unwrap_or_default())
     }
 
+    /// The client secret of the transport in use.
+    fn client_secret(&self) -> Option<SecretUse<'_>> {
+        let (field, http) = match (&self.streamable_http, &self.sse) {
+            (Some(http), _) => ("spec.endpoint.streamableHTTP.auth.oauth2", http),
+            (None, http) => ("spec.endpoint.sse.auth.oauth2", http.as_ref()?),
+        };
+        let secret = http.auth.as_ref()?.oauth2.as_ref()?.secret_key_ref.as_ref()?;
+        (!secret.name.is_empty()).then(|| SecretUse {
+            field: field.to_owned(),
+            item: "client secret",
+            name: &secret.name,
+            key: secret.key(),
+        })
+    }
+
     fn pairs_mut(&mut self) -> Option<&mut [NameValuePair]> {
         match (&mut self.streamable_http, &mut self.sse, &mut self.stdio) {
             (Some(http), _, _) | (None, Some(http), _) => http.headers.as_deref_mut(),
@@ -328,6 +343,15 @@ impl DaprResource for MCPServer {
             }
             SecretStore::Component(_) => Vec::new(),
         }
+    }
+
+    /// The client secret is among them, which the operator does not send.
+    fn checked_refs(&self) -> Vec<SecretUse<'_>> {
+        let mut all = self.secret_refs();
+        if self.secret_store() == SecretStore::Kubernetes {
+            all.extend(self.spec.endpoint.client_secret());
+        }
+        all
     }
 
     fn secret_values_mut(&mut self) -> Vec<&mut Option<DynamicValue>> {

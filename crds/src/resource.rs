@@ -91,6 +91,11 @@ pub trait DaprResource:
         Vec::new()
     }
 
+    /// References whose Secret and key have to exist: those above, and those that the sidecar itself reads from Kubernetes.
+    fn checked_refs(&self) -> Vec<SecretUse<'_>> {
+        self.secret_refs()
+    }
+
     /// The values that [`secret_refs`](Self::secret_refs) replaces, in the same order.
     fn secret_values_mut(&mut self) -> Vec<&mut Option<DynamicValue>> {
         Vec::new()

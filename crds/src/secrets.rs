@@ -53,6 +53,24 @@ impl SecretRules {
         }
     }
 
+    fn look_up(self, secret: SecretUse<'_>, lookup: &dyn Fn(&str, &str) -> Lookup) -> Result<Vec<u8>, Unresolved> {
+        let key = self.key(&secret);
+        let cause = match key.map(|key| lookup(secret.name, key)) {
+            Some(Lookup::Found(bytes)) => return Ok(bytes),
+            Some(Lookup::NoSuchKey) => Cause::NoSuchKey,
+            Some(Lookup::NoSuchSecret) => Cause::NoSuchSecret,
+            None => Cause::NoKeyNamed,
+        };
+        Err(Unresolved {
+            fatal: cause != Cause::NoSuchKey || self.missing_key == MissingKey::Fail,
+            item: secret.item.to_owned(),
+            secret: secret.name.to_owned(),
+            key: key.unwrap_or_default().to_owned(),
+            field: secret.field,
+            cause,
+        })
+    }
+
     fn value(self, bytes: &[u8]) -> DynamicValue {
         match self.encoding {
             Encoding::Base64 => DynamicValue::base64(bytes),
@@ -124,6 +142,13 @@ impl fmt::Display for Unresolved {
     }
 }
 
+/// The references of an object that have to lead somewhere and do not. `lookup` is that of [`resolve`].
+pub fn unresolved<K: DaprResource>(object: &K, lookup: &dyn Fn(&str, &str) -> Lookup) -> Vec<Unresolved> {
+    let refs = object.checked_refs().into_iter();
+    refs.filter_map(|secret| K::SECRET_RULES.look_up(secret, lookup).err())
+        .collect()
+}
+
 /// Fills in the values of every reference that the operator is responsible for. `lookup` takes the name of a Secret in
 /// the object's namespace and a key of its data.
 pub fn resolve<'a, K: DaprResource>(object: &'a K, lookup: &dyn Fn(&str, &str) -> Lookup) -> Resolved<'a, K> {
@@ -132,23 +157,13 @@ pub fn resolve<'a, K: DaprResource>(object: &'a K, lookup: &dyn Fn(&str, &str) -
     let values: Vec<Option<DynamicValue>> = object
         .secret_refs()
         .into_iter()
-        .map(|secret| {
-            let key = rules.key(&secret);
-            let cause = match key.map(|key| lookup(secret.name, key)) {
-                Some(Lookup::Found(bytes)) => return Some(rules.value(&bytes)),
-                Some(Lookup::NoSuchKey) => Cause::NoSuchKey,
-                Some(Lookup::NoSuchSecret) => Cause::NoSuchSecret,
-                None => Cause::NoKeyNamed,
-            };
-            unresolved.push(Unresolved {
-                fatal: cause != Cause::NoSuchKey || rules.missing_key == MissingKey::Fail,
-                item: secret.item.to_owned(),
-                secret: secret.name.to_owned(),
-                key: key.unwrap_or_default().to_owned(),
-                field: secret.field,
-                cause,
-            });
-            (cause == Cause::NoSuchKey && rules.missing_key == MissingKey::Unset).then(DynamicValue::null)
+        .map(|secret| match rules.look_up(secret, lookup) {
+            Ok(bytes) => Some(rules.value(&bytes)),
+            Err(missing) => {
+                let unset = missing.cause == Cause::NoSuchKey && rules.missing_key == MissingKey::Unset;
+                unresolved.push(missing);
+                unset.then(DynamicValue::null)
+            }
         })
         .collect();
     if values.iter().all(Option::is_none) {

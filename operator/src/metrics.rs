@@ -137,7 +137,8 @@ impl Metrics {
             )?,
             status_refused: gauge(
                 "dapr_operator_status_refused",
-                "1 while the status of a kind is not written because the API server refuses it, by reason.",
+                "Namespaces in which the status of a kind is not written because the API server refuses it, by reason; 1 for no_status, which \
+                holds everywhere.",
                 &["kind", "reason"],
             )?,
             watchdog_pods: counter(

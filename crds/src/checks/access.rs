@@ -98,8 +98,8 @@ impl Findings {
             self.value(&warnings::API_VERSION, format!("{field}.version"), version);
         }
         if !routes && !API_NAMES.contains(&rule.name.as_str()) {
-            let hint = suggestion(&rule.name, API_NAMES);
-            self.value_with(&warnings::API_NAME, format!("{field}.name"), &rule.name, &hint);
+            let hint = || suggestion(&rule.name, API_NAMES);
+            self.value_with(&warnings::API_NAME, format!("{field}.name"), &rule.name, hint);
         }
         let protocol = rule.protocol.as_deref().unwrap_or_default();
         if !matches!(protocol.to_lowercase().as_str(), "" | "http" | "grpc") {

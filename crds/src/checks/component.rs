@@ -58,11 +58,11 @@ impl Findings {
         if CATEGORIES.contains(&category) {
             return;
         }
-        let hint = match category {
+        let hint = || match category {
             "nameresolution" => " (name resolution is chosen in a Configuration, spec.nameResolution)".to_owned(),
             _ => format!(" (they know {})", CATEGORIES.join(", ")),
         };
-        self.value_with(&warnings::COMPONENT_CATEGORY, "spec.type", type_, &hint);
+        self.value_with(&warnings::COMPONENT_CATEGORY, "spec.type", type_, hint);
     }
 
     /// A setting that daprd itself reads.

@@ -93,11 +93,9 @@ impl Findings {
     fn features(&mut self, features: &[Feature]) {
         for (index, feature) in features.iter().enumerate() {
             if !FEATURES.contains(&feature.name.as_str()) {
-                let (field, hint) = (
-                    format!("spec.features[{index}].name"),
-                    suggestion(&feature.name, FEATURES),
-                );
-                self.value_with(&warnings::FEATURE_UNKNOWN, field, &feature.name, &hint);
+                let field = format!("spec.features[{index}].name");
+                let hint = || suggestion(&feature.name, FEATURES);
+                self.value_with(&warnings::FEATURE_UNKNOWN, field, &feature.name, hint);
             }
         }
         for name in repeated(features.iter().map(|feature| feature.name.as_str())) {

@@ -1,7 +1,12 @@
 //! The metrics of a Configuration.
 
+use regex_syntax::ast::parse::Parser;
+
 use super::{Findings, repeated};
 use crate::{configuration::Metrics, rules::warnings};
+
+/// Bytes of a regular expression that is looked at; a longer one counts as correct.
+const LONGEST_REGEX: usize = 2_048;
 
 impl Findings {
     pub(super) fn metrics(&mut self, field: &str, metrics: &Metrics) {
@@ -24,7 +29,7 @@ impl Findings {
         for (rule_index, rule) in metrics.rules.iter().flatten().enumerate() {
             for (index, label) in rule.labels.iter().flatten().enumerate() {
                 for (value, regex) in label.regex.iter().flatten() {
-                    if regex_syntax::parse(regex).is_err() {
+                    if !is_regex(regex) {
                         let field = format!("{field}.rules[{rule_index}].labels[{index}].regex[{value}]");
                         self.value(&warnings::METRIC_REGEX, field, regex);
                     }
@@ -42,6 +47,11 @@ impl Findings {
             }
         }
     }
+}
+
+/// Only the syntax: what the parts stand for takes many times the memory, kilobytes for each `\w`.
+fn is_regex(text: &str) -> bool {
+    text.len() > LONGEST_REGEX || Parser::new().parse(text).is_ok()
 }
 
 /// A pattern that Go's HTTP router takes, with the path of invocations before it, as sidecars register it too.
@@ -78,6 +88,24 @@ fn is_pattern(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn regular_expressions_are_told_by_their_syntax() {
+        for text in ["", "/orders/[^/]+", r"^\w+\.(?i:html?)$", r"\pN{2,5}?", "(?P<id>a|b)*"] {
+            assert!(is_regex(text), "{text}");
+        }
+        for text in ["(", "[a", "*", "a{2", r"\", "(?<n", "a)"] {
+            assert!(!is_regex(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_regular_expression_costs_nothing() {
+        let classes = r"\w".repeat(500_000);
+        assert!(is_regex(&classes));
+        assert!(is_regex(&format!("{classes}(")), "not looked at");
+        assert!(!is_regex(&format!("{}(", &classes[..LONGEST_REGEX - 2])));
+    }
 
     #[test]
     fn patterns_are_those_of_gos_router() {

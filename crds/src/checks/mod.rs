@@ -56,13 +56,20 @@ struct Findings(Vec<Problem>);
 impl Findings {
     /// A value that breaks a rule.
     fn value(&mut self, rule: &'static Rule, field: impl Into<String>, found: &str) {
-        self.value_with(rule, field, found, "");
+        self.value_with(rule, field, found, String::new);
     }
 
-    /// A value that breaks a rule, and what may help.
-    fn value_with(&mut self, rule: &'static Rule, field: impl Into<String>, found: &str, hint: &str) {
-        let found = shown(found);
-        self.push(rule, field, format!("\"{found}\" {}{hint}", rule.says));
+    /// A value that breaks a rule, and what may help, which is looked for only if it will be shown.
+    fn value_with(
+        &mut self,
+        rule: &'static Rule,
+        field: impl Into<String>,
+        found: &str,
+        hint: impl FnOnce() -> String,
+    ) {
+        if !self.are_many() {
+            self.push(rule, field, format!("\"{}\" {}{}", shown(found), rule.says, hint()));
+        }
     }
 
     /// A field that breaks a rule by what is set in it and what is not.

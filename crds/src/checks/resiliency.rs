@@ -141,7 +141,7 @@ impl Findings {
             return self.value(&rejections::CIRCUIT_BREAKER_TRIP, field, trip);
         };
         if let Some(unknown) = names.into_iter().find(|name| !COUNTS.contains(name)) {
-            self.value_with(&warnings::TRIP_UNKNOWN, field, unknown, &suggestion(unknown, COUNTS));
+            self.value_with(&warnings::TRIP_UNKNOWN, field, unknown, || suggestion(unknown, COUNTS));
         }
     }
 
@@ -230,12 +230,10 @@ impl Findings {
         let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else {
             return;
         };
-        if self.are_many() {
-            return;
-        }
-        let known = || defined.into_iter().flat_map(BTreeMap::keys).map(String::as_str);
-        if !known().any(|known| known == name) && !built_in.contains(&name) && name != PROTECTED {
-            self.value_with(&warnings::POLICY_UNKNOWN, field, name, &suggestion(name, known()));
+        let is_defined = defined.is_some_and(|defined| defined.contains_key(name));
+        if !is_defined && !built_in.contains(&name) && name != PROTECTED {
+            let known = defined.into_iter().flat_map(BTreeMap::keys).map(String::as_str);
+            self.value_with(&warnings::POLICY_UNKNOWN, field, name, || suggestion(name, known));
         }
     }
 
@@ -259,6 +257,23 @@ fn is_range(text: &str, code: impl Fn(&str) -> Option<i32>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_unknown_names_cost_little() {
+        let names = |letter: char| (0..20_000).map(move |n| format!("{}{n:05}", letter.to_string().repeat(58)));
+        let timeouts = names('a').map(|name| (name, "1s".to_owned())).collect();
+        let apps = names('b').map(|name| {
+            let app = crate::resiliency::AppPolicies {
+                timeout: Some(name.clone()),
+                ..Default::default()
+            };
+            (name, app)
+        });
+        let mut object = Resiliency::default();
+        object.spec.policies.timeouts = Some(timeouts);
+        object.spec.targets.apps = Some(apps.collect());
+        assert_eq!(resiliency(&object).len(), 50);
+    }
 
     #[test]
     fn ranges_of_codes() {

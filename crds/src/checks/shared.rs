@@ -116,9 +116,12 @@ pub(super) fn is_positive(text: &str) -> bool {
 
 /// Bytes of a word that is worth comparing: the time grows with the square.
 const LONGEST_WORD: usize = 64;
+/// Names that a word is compared with at most.
+const MOST_NAMES: usize = 100;
 
 /// What was probably meant, to end a message with.
 pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known = known.into_iter().take(MOST_NAMES);
     let nearest = (word.len() <= LONGEST_WORD).then(|| nearest(word, known)).flatten();
     nearest.map_or_else(String::new, |name| format!(" (did you mean {name:?}?)"))
 }

@@ -172,3 +172,35 @@ fn an_mcp_server_has_the_pairs_of_its_transport_resolved() {
         assert_eq!(json.contains(r#""value":"aHVudGVyMQ==""#), field.is_some(), "{json}");
     }
 }
+
+#[test]
+fn a_client_secret_is_checked_and_not_sent() {
+    for transport in ["streamableHTTP", "sse"] {
+        let server = |store: &str, secret: &str| -> MCPServer {
+            decode(&format!(
+                r#"{{"spec":{{"endpoint":{{"{transport}":{{"url":"http://x","auth":{{"secretStore":"{store}",
+                "oauth2":{{"issuer":"http://i","secretKeyRef":{secret}}}}}}}}}}}}}"#
+            ))
+            .unwrap()
+        };
+        for (secret, cause) in [
+            (r#"{"name":"gone","key":"k"}"#, Some(Cause::NoSuchSecret)),
+            (r#"{"name":"auth","key":"k"}"#, Some(Cause::NoSuchKey)),
+            (r#"{"name":"auth","key":"password"}"#, None),
+            (r#"{"name":"auth"}"#, None),
+            (r#"{"name":""}"#, None),
+        ] {
+            let object = server("", secret);
+            let missing = unresolved(&object, &lookup);
+            assert_eq!(missing.first().map(|missing| missing.cause), cause, "{secret}");
+            if let [missing] = &missing[..] {
+                let text = missing.to_string();
+                let field = format!("spec.endpoint.{transport}.auth.oauth2 (client secret): Secret ");
+                assert!(text.starts_with(&field), "{text}");
+            }
+            let resolved = resolve(&object, &lookup);
+            assert!(matches!(resolved.object, Cow::Borrowed(_)) && resolved.unresolved.is_empty());
+            assert_eq!(unresolved(&server("vault", secret), &lookup), []);
+        }
+    }
+}

@@ -1,8 +1,12 @@
 //! With no more rights than upstream's chart grants, everything works that upstream does.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apps::v1::Deployment,
     core::v1::Service,
     rbac::v1::{Role, RoleBinding},
@@ -132,5 +136,63 @@ async fn upstreams_grants_are_enough() {
         (off() == 0.0).then_some(())
     })
     .await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_refuses_one_status_holds_up_no_other() {
+    let operator = Operator::plain("policy").await;
+    let (client, namespace) = (operator.client.clone(), operator.namespace.clone());
+    let params = PatchParams::apply("test").force();
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": namespace},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [{
+                    "apiGroups": ["dapr.io"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["components/status"],
+                }],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            },
+            "validations": [{"expression": "object.metadata.name != 'frozen'", "message": "frozen", "reason": "Forbidden"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": namespace}, "spec": {"policyName": namespace, "validationActions": ["Deny"]},
+    });
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client);
+    policies
+        .patch(&namespace, &params, &Patch::Apply(&policy))
+        .await
+        .unwrap();
+    bindings
+        .patch(&namespace, &params, &Patch::Apply(&binding))
+        .await
+        .unwrap();
+
+    let spec =
+        |version: usize| json!({"spec": {"type": "state.redis", "version": format!("v{version}"), "metadata": []}});
+    let failed = || operator.metric("dapr_operator_status_writes_total", &[("result", "error")]);
+    let version = AtomicUsize::new(0);
+    // It takes the API server a while to know the policy.
+    eventually("that the policy refuses a status", || async {
+        let version = version.fetch_add(1, Ordering::Relaxed);
+        operator.apply::<Component>("frozen", spec(version)).await;
+        (failed() > 0.0).then_some(())
+    })
+    .await;
+    operator.apply::<Component>("free", spec(1)).await;
+    operator
+        .condition::<Component>("free", ConditionType::Accepted, "Accepted")
+        .await;
+    for (metric, label) in [
+        ("dapr_operator_status_writes_total", ("result", "forbidden")),
+        ("dapr_operator_status_refused", ("reason", "forbidden")),
+    ] {
+        assert_eq!(operator.metric(metric, &[label]), 0.0, "{metric}");
+    }
+    policies.delete(&namespace, &Default::default()).await.unwrap();
+    bindings.delete(&namespace, &Default::default()).await.unwrap();
     operator.stop().await;
 }

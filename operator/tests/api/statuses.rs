@@ -5,7 +5,7 @@ use kube::{
     Api,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
-use outrigger_crds::{Component, Configuration, status::ConditionType};
+use outrigger_crds::{Component, Configuration, MCPServer, status::ConditionType};
 use serde_json::json;
 
 use crate::{fixture::Operator, support::eventually};
@@ -35,6 +35,17 @@ async fn conditions_say_what_is_wrong_and_when_it_is_mended() {
     operator
         .condition::<Component>("db", ConditionType::Ready, "NoSidecars")
         .await;
+
+    let mcp = json!({"spec": {"endpoint": {"sse": {"url": "http://tools", "auth": {"oauth2": {
+        "issuer": "http://issuer", "secretKeyRef": {"name": "auth", "key": "client"},
+    }}}}}});
+    operator.apply::<MCPServer>("tools", mcp).await;
+    assert_eq!(
+        operator
+            .condition::<MCPServer>("tools", accepted, "SecretKeyNotFound")
+            .await,
+        r#"False: spec.endpoint.sse.auth.oauth2 (client secret): Secret "auth" has no key "client""#
+    );
 
     let unknown = json!({"spec": {"type": "stat.redis", "version": "v1", "metadata": []}});
     operator.apply::<Component>("typo", unknown).await;

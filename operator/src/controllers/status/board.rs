@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, api::ApiResource};
 use outrigger_core::backoff::Backoff;
-use outrigger_crds::{DaprResource, Guarded, Related, Status, Unresolved, resolve};
+use outrigger_crds::{DaprResource, Guarded, Related, Status, Unresolved, secrets::unresolved};
 use outrigger_process::kubernetes::watch::ObjectKey;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     pods::PodChange,
     queue::Queue,
-    secrets::{Found, lookup, secret_names},
+    secrets::{Found, lookup},
 };
 
 /// Pauses after failed writes of an object's status.
@@ -58,7 +58,7 @@ struct Entry {
     /// No write before this.
     not_before: Option<Instant>,
     retry: Backoff,
-    /// What an Event said last.
+    /// What an Event said last in this term: other leaders tell of what happens between two.
     told: Option<Outcome>,
 }
 
@@ -89,11 +89,11 @@ pub(super) trait References: Send + Sync {
 
 impl<K: DaprResource> References for K {
     fn names(&self) -> BTreeSet<&str> {
-        secret_names(self)
+        self.checked_refs().iter().map(|secret| secret.name).collect()
     }
 
     fn unresolved(&self, found: &BTreeMap<String, Found>) -> Vec<Unresolved> {
-        resolve(self, &|name, key| lookup(found, name, key)).unresolved
+        unresolved(self, &|name, key| lookup(found, name, key))
     }
 }
 
@@ -113,7 +113,7 @@ impl View {
                     warnings: object.problems().iter().map(ToString::to_string).collect(),
                 },
                 links: Links::of(object, key, system),
-                secrets: (!object.secret_refs().is_empty()).then(|| Arc::new(object.clone()) as Arc<dyn References>),
+                secrets: (!object.checked_refs().is_empty()).then(|| Arc::new(object.clone()) as Arc<dyn References>),
                 ..view
             },
             Err(invalid) => Self {
@@ -229,9 +229,12 @@ impl Board {
         self.queue.add(id.clone(), not_before.map_or(now, |at| at.max(now)));
     }
 
-    /// Has everything looked at, as a new leader must.
-    pub(super) fn requeue_all(&self, now: Instant) {
-        let inner = self.inner.lock();
+    /// Has everything looked at, as a new leader must, who has told nobody of anything.
+    pub(super) fn begin_term(&self, now: Instant) {
+        let mut inner = self.inner.lock();
+        for entry in inner.entries.values_mut() {
+            entry.told = None;
+        }
         for id in inner.entries.keys() {
             self.requeue(&inner, id, now);
         }

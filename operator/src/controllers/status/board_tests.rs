@@ -4,7 +4,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    controllers::status::links::Store,
+    controllers::status::{decision::MAX_WARNINGS, links::Store},
     pods::{PodMetadata, Pods, Selection},
 };
 
@@ -164,7 +164,7 @@ async fn a_new_leader_looks_at_everything() {
     let board = board();
     let id = component(&board, "db", "state.redis");
     board.queue.next().await;
-    board.requeue_all(Instant::now());
+    board.begin_term(Instant::now());
     assert_eq!(board.queue.next().await, id);
 }
 
@@ -237,6 +237,51 @@ async fn a_change_has_those_looked_at_that_refer_to_it_and_nobody_else() {
     let text =
         r#"auth.secretStore: component "vault" has the scopes till, expected one of the apps in scopes among them"#;
     assert_eq!(surroundings.warnings[1], text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_scopes_are_compared_fast_and_few_are_shown() {
+    const MANY: usize = 100_000;
+    let board = Board::new(ObjectKey::new("shop", "daprsystem"));
+    board.known(Source::Components, Knowledge::Complete, Instant::now());
+    board.known(Source::Subscriptions, Knowledge::Complete, Instant::now());
+    board.known(Source::Pods, Knowledge::Unavailable, Instant::now());
+    let apps = |prefix: &str| -> Vec<_> { (0..MANY).map(|n| format!("{prefix}-{n:06}")).collect() };
+    let subscription = |prefix: &str, name: &str| {
+        let spec = json!({"spec": {"pubsubname": "bus", "topic": "orders"}, "scopes": apps(prefix)});
+        observe::<Subscription>(&board, name, spec)
+    };
+    let bus = json!({"spec": {"type": "pubsub.redis", "version": "v1", "metadata": []}, "scopes": apps("b")});
+    observe::<Component>(&board, "bus", bus);
+    let one = subscription("a", "one");
+    subscription("c", "two");
+    let text = "spec.pubsubname: component \"bus\" has the scopes b-000000, b-000001, b-000002 and others, expected one of \
+                the apps in scopes among them";
+    assert_eq!(warnings(&board, &one), [text]);
+    board.known(Source::Pods, Knowledge::Complete, Instant::now());
+    let found = warnings(&board, &one).len();
+    assert!(
+        found <= MAX_WARNINGS + 3,
+        "{found} warnings of as many apps that nobody has"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_subscription_of_a_topic_changes_no_text_that_names_three() {
+    let board = board();
+    component(&board, "bus", "pubsub.redis");
+    let subscription = |name: &str| {
+        let spec = json!({"spec": {"pubsubname": "bus", "topic": "orders"}});
+        observe::<Subscription>(&board, name, spec)
+    };
+    let first = subscription("a");
+    for name in ["b", "c", "d", "e"] {
+        subscription(name);
+    }
+    let before = warnings(&board, &first);
+    assert!(before[0].contains(r#"by "b", "c", "d" and others too"#), "{before:?}");
+    subscription("f");
+    assert_eq!(warnings(&board, &first), before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -327,6 +372,19 @@ async fn only_changes_are_news() {
     assert!(board.is_news(&id, Some(MISSING), ACCEPTED));
     let id = component(&board, "refused", "state.redis");
     assert!(board.is_news(&id, None, MISSING), "refused from the start");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_begins_with_what_the_statuses_say() {
+    let board = board();
+    let id = component(&board, "db", "state.redis");
+    board.begin_term(Instant::now());
+    assert!(board.is_news(&id, Some(ACCEPTED), MISSING));
+    // Another leader wrote, and told, that all was well again.
+    board.begin_term(Instant::now());
+    assert!(board.is_news(&id, Some(ACCEPTED), MISSING));
+    board.begin_term(Instant::now());
+    assert!(!board.is_news(&id, Some(MISSING), MISSING), "the status says it");
 }
 
 #[tokio::test(start_paused = true)]

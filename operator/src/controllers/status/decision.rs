@@ -13,7 +13,7 @@ use crate::events::shortened;
 /// Longest message that Kubernetes's conventions allow a condition, in bytes.
 const MAX_MESSAGE: usize = 32 * 1024;
 /// Most warnings that are written out.
-const MAX_WARNINGS: usize = 20;
+pub(super) const MAX_WARNINGS: usize = 20;
 
 /// What an object says by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,9 +99,10 @@ fn reason_of(cause: Cause) -> Reason {
 }
 
 fn listed(texts: &[&str]) -> String {
-    match texts.len().checked_sub(MAX_WARNINGS) {
-        None | Some(0) => texts.join("; "),
-        Some(more) => format!("{}; and {more} more", texts[..MAX_WARNINGS].join("; ")),
+    match texts.get(..MAX_WARNINGS) {
+        // Not how many: a text changes only while what it shows does.
+        Some(shown) if shown.len() < texts.len() => format!("{}; and others", shown.join("; ")),
+        _ => texts.join("; "),
     }
 }
 

@@ -114,7 +114,7 @@ fn messages_are_bounded() {
     let many: Vec<_> = (0..50).map(|n| format!("warning {n}")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
     let message = judge(&valid(&many), &alone(), &nothing()).message;
-    assert!(message.ends_with("warning 19; and 30 more"), "{message}");
+    assert!(message.ends_with("warning 19; and others"), "{message}");
     let long = judge(&Finding::Invalid("x".repeat(100_000)), &alone(), &nothing());
     assert_eq!(long.message.len(), MAX_MESSAGE);
 }

@@ -1,14 +1,11 @@
 //! What is known of other objects, by the names that objects use for them. No I/O, no clock.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::Hash,
-    sync::Arc,
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use outrigger_crds::{Related, references::Role};
 use outrigger_process::kubernetes::watch::ObjectKey;
 
+use super::topics::Subscribers;
 use crate::pods::PodChange;
 
 /// Something about other objects that a condition may depend on.
@@ -64,8 +61,16 @@ pub enum Knowledge {
     Unavailable,
 }
 
-/// App ids; empty means every app.
+/// App ids in order, each once; empty means every app.
 pub(super) type Scopes = Arc<[String]>;
+
+/// The scopes of an object.
+pub(super) fn scopes_of<K: Related>(object: &K) -> Scopes {
+    let mut scopes = object.scopes().to_vec();
+    scopes.sort_unstable();
+    scopes.dedup();
+    scopes.into()
+}
 
 /// A component, as far as others look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,8 +89,7 @@ pub(super) struct Facts {
     /// How many pods name each Configuration.
     uses: HashMap<ObjectKey, usize>,
     components: HashMap<ObjectKey, ComponentFact>,
-    /// By topic, the names of its Subscriptions.
-    topics: HashMap<Topic, BTreeMap<String, Scopes>>,
+    topics: HashMap<Topic, Subscribers>,
     /// By Subscription, its topic.
     subscriptions: HashMap<ObjectKey, Topic>,
 }
@@ -122,7 +126,7 @@ impl Facts {
     /// Takes in an object, `None` if it is one of `kind` that cannot be decoded. Returns the facts that changed.
     pub(super) fn observe<K: Related>(&mut self, key: &ObjectKey, object: Option<&K>) -> Vec<Fact> {
         let role = object.map_or(Role::None, Related::role);
-        let scopes = || object.map_or_else(Scopes::default, |object| object.scopes().into());
+        let scopes = || object.map_or_else(Scopes::default, scopes_of);
         match Source::of(K::KIND) {
             Some(Source::Components) => {
                 let type_ = match role {
@@ -161,27 +165,24 @@ impl Facts {
     }
 
     fn set_subscription(&mut self, key: &ObjectKey, topic: Option<Topic>, scopes: Scopes) -> Vec<Fact> {
-        let known = |facts: &Self| {
-            topic
-                .as_ref()
-                .and_then(|topic| facts.topics.get(topic)?.get(&key.name).cloned())
-        };
-        if self.subscriptions.get(key) == topic.as_ref() && known(self).is_none_or(|known| known == scopes) {
+        let subscribers = topic.as_ref().and_then(|topic| self.topics.get(topic));
+        let known = subscribers.and_then(|subscribers| subscribers.scopes(&key.name));
+        if self.subscriptions.get(key) == topic.as_ref() && known.is_none_or(|known| *known == scopes) {
             return Vec::new();
         }
         let mut changed = Vec::new();
         if let Some(old) = self.subscriptions.remove(key) {
-            if let Some(names) = self.topics.get_mut(&old) {
-                names.remove(&key.name);
-                if names.is_empty() {
+            if let Some(subscribers) = self.topics.get_mut(&old) {
+                subscribers.remove(&key.name);
+                if subscribers.is_empty() {
                     self.topics.remove(&old);
                 }
             }
             changed.push(Fact::Topic(old));
         }
         if let Some(topic) = topic {
-            let names = self.topics.entry(topic.clone()).or_default();
-            names.insert(key.name.clone(), scopes);
+            let subscribers = self.topics.entry(topic.clone()).or_default();
+            subscribers.insert(&key.name, scopes);
             self.subscriptions.insert(key.clone(), topic.clone());
             changed.push(Fact::Topic(topic));
         }
@@ -222,10 +223,8 @@ impl Facts {
         self.components.get(key)
     }
 
-    /// Names and scopes of the Subscriptions of a topic.
-    pub(super) fn subscriptions(&self, topic: &Topic) -> impl Iterator<Item = (&str, &Scopes)> {
-        let names = self.topics.get(topic).into_iter().flatten();
-        names.map(|(name, scopes)| (name.as_str(), scopes))
+    pub(super) fn subscribers(&self, topic: &Topic) -> Option<&Subscribers> {
+        self.topics.get(topic)
     }
 }
 

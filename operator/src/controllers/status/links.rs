@@ -8,7 +8,13 @@ use outrigger_crds::{
 };
 use outrigger_process::kubernetes::watch::ObjectKey;
 
-use super::facts::{ComponentFact, Fact, Facts, Knowledge, Scopes, Source, Topic};
+use super::{
+    decision::MAX_WARNINGS,
+    facts::{ComponentFact, Fact, Facts, Knowledge, Scopes, Source, Topic, scopes_of},
+};
+
+/// Names that a warning lists at most.
+const NAMED: usize = 3;
 
 /// How an object depends on others.
 #[derive(Debug, Default)]
@@ -51,7 +57,7 @@ impl Links {
         };
         Self {
             references: object.references(),
-            scopes: object.scopes().into(),
+            scopes: scopes_of(object),
             store,
             topic: Topic::of(&key.namespace, object.role()),
             chosen_by_pods: matches!(object.role(), Role::Configuration) && key != system,
@@ -73,10 +79,9 @@ impl Links {
 
     /// `None` as long as something that it depends on is still being listed.
     pub(super) fn check(&self, key: &ObjectKey, facts: &Facts) -> Option<Surroundings> {
-        let sources: Vec<_> = self.facts(key).iter().filter_map(Fact::source).collect();
-        if sources
-            .iter()
-            .any(|source| facts.knowledge(*source) == Knowledge::Pending)
+        if [Source::Pods, Source::Components, Source::Subscriptions]
+            .into_iter()
+            .any(|source| facts.knowledge(source) == Knowledge::Pending && self.depends_on(source))
         {
             return None;
         }
@@ -85,6 +90,10 @@ impl Links {
         let named = |name: &str| ObjectKey::new(&key.namespace, name);
         let mut warnings = Vec::new();
         for Reference { field, target } in &self.references {
+            // More are not shown.
+            if warnings.len() > MAX_WARNINGS {
+                break;
+            }
             match target {
                 Target::App(id) if pods && !facts.has_app(&named(id)) => {
                     warnings.push(format!("{field}: no pod in this namespace has the app id {id:?}"));
@@ -125,30 +134,33 @@ impl Links {
     fn out_of_scope(&self, field: &str, name: &str, found: Option<&ComponentFact>) -> Option<String> {
         let scopes = &found?.scopes;
         (!overlap(&self.scopes, scopes)).then(|| {
-            let apps = scopes.join(", ");
+            let apps = some_of(scopes.iter().take(NAMED + 1).cloned().collect());
             format!("{field}: component {name:?} has the scopes {apps}, expected one of the apps in scopes among them")
         })
     }
 
     fn duplicates(&self, key: &ObjectKey, topic: &Topic, facts: &Facts) -> Option<String> {
-        const NAMED: usize = 3;
-        let others = facts.subscriptions(topic);
-        let others = others.filter(|(name, scopes)| *name != key.name && overlap(&self.scopes, scopes));
-        let mut names: Vec<_> = others.map(|(name, _)| format!("{name:?}")).collect();
-        if names.is_empty() {
+        let rivals = facts.subscribers(topic)?.rivals(&key.name, &self.scopes, NAMED + 1);
+        if rivals.is_empty() {
             return None;
-        }
-        if names.len() > NAMED {
-            let more = names.len() - NAMED;
-            names.truncate(NAMED);
-            names.push(format!("{more} more"));
         }
         Some(format!(
             "spec.topic: {:?} of component {:?} is subscribed to by {} too, expected one Subscription for an app and a topic",
             topic.topic,
             topic.pubsub,
-            names.join(", ")
+            some_of(rivals.into_iter().map(|name| format!("{name:?}")).collect())
         ))
+    }
+
+    fn depends_on(&self, source: Source) -> bool {
+        let mut targets = self.references.iter().map(|reference| &reference.target);
+        match source {
+            Source::Pods => self.chosen_by_pods || targets.any(|target| matches!(target, Target::App(_))),
+            Source::Components => {
+                self.store.is_some() || targets.any(|target| matches!(target, Target::Component { .. }))
+            }
+            Source::Subscriptions => self.topic.is_some(),
+        }
     }
 }
 
@@ -164,9 +176,23 @@ impl Fact {
     }
 }
 
-/// Whether an app may see both. Empty scopes mean every app.
-fn overlap(one: &[String], other: &[String]) -> bool {
-    one.is_empty() || other.is_empty() || one.iter().any(|app| other.contains(app))
+/// The first few, and that there are others: a count would change with each of them, and every text with it.
+pub(super) fn some_of(mut names: Vec<String>) -> String {
+    if names.len() <= NAMED {
+        return names.join(", ");
+    }
+    names.truncate(NAMED);
+    format!("{} and others", names.join(", "))
+}
+
+/// Whether an app may see both.
+fn overlap(one: &Scopes, other: &Scopes) -> bool {
+    let (few, many) = if one.len() < other.len() {
+        (one, other)
+    } else {
+        (other, one)
+    };
+    few.is_empty() || few.iter().any(|app| many.binary_search(app).is_ok())
 }
 
 /// What is wrong with the component that a field names.

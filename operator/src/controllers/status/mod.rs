@@ -7,6 +7,7 @@ mod decision;
 mod facts;
 mod gate;
 mod links;
+mod topics;
 mod writer;
 
 pub use self::{

@@ -71,7 +71,7 @@ impl Writer {
 
     /// Works until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
-        self.board.requeue_all(Instant::now());
+        self.board.begin_term(Instant::now());
         loop {
             let id = tokio::select! {
                 () = stop.cancelled() => return,
@@ -96,7 +96,7 @@ impl Writer {
             return;
         };
         let before = look.current.as_ref().and_then(Outcome::of);
-        if let Some(until) = self.gate.closed_until(id.kind, Instant::now()) {
+        if let Some(until) = self.gate.closed_until(id, Instant::now()) {
             self.board.queue.add(id.clone(), until);
             self.tell(id, view, before, verdict).await;
             return;
@@ -114,20 +114,20 @@ impl Writer {
             Written::Done => {
                 let reason = verdict.outcome.reason.as_str();
                 tracing::debug!(kind = id.kind, object = %id.key, reason, "status written");
-                self.gate.open(id.kind);
+                self.gate.open(id);
                 self.board.written(id, view, status, now + PACE);
                 self.tell(id, view, before, verdict).await;
             }
             Written::Gone => {}
             Written::Refused(refusal) => {
-                let until = self.gate.close(id.kind, refusal, now);
+                let until = self.gate.close(id, refusal, now);
                 self.board.queue.add(id.clone(), until);
                 self.tell(id, view, before, verdict).await;
             }
             Written::Failed(error) => {
                 tracing::warn!(kind = id.kind, object = %id.key, error, "cannot write the status; trying again");
                 // That is no refusal, and the write may have happened: then none follows that would say so.
-                self.gate.open(id.kind);
+                self.gate.open(id);
                 self.board.failed(id, now);
                 // It may never succeed: the API server writes no status to an object that its own schema cannot read.
                 self.tell(id, view, before, verdict).await;
@@ -181,7 +181,10 @@ impl Writer {
         let patch = Patch::Apply(&object);
         match in_time(api.patch_status(&id.key.name, &params, &patch)).await {
             Ok(_) => Written::Done,
-            Err(kube::Error::Api(status)) if status.code == 403 => Written::Refused(Refusal::Forbidden),
+            Err(kube::Error::Api(status)) if status.code == 403 => match Refusal::of_forbidden(&status.message) {
+                Some(refusal) => Written::Refused(refusal),
+                None => Written::Failed(status.message),
+            },
             // The API server answers the same for an object and for a status that does not exist.
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 match in_time(api.get_metadata_opt(&id.key.name)).await {

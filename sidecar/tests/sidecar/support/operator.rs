@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use outrigger_identity::{ClientAuth, Peer};
 use outrigger_proto::operator::{
@@ -180,13 +181,8 @@ impl Api for Operator {
         if request.get_ref().namespace != "shop" {
             return Err(Status::permission_denied("identity does not match requested namespace"));
         }
-        let components = self
-            .state
-            .components
-            .lock()
-            .values()
-            .map(|json| json.clone().into())
-            .collect();
+        let components = self.state.components.lock();
+        let components: Vec<Bytes> = components.values().map(|json| json.clone().into()).collect();
         Ok(Response::new(ListComponentResponse::from(components)))
     }
 
