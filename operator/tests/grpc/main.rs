@@ -76,6 +76,8 @@ impl Fixture {
         let indexes = Indexes::new(&metrics);
         let (pods, stop) = (Arc::<Pods>::default(), CancellationToken::new());
         let api = Api {
+            reports: Arc::default(),
+            gathering: None,
             injections: None,
             indexes: indexes.clone(),
             pods: pods.clone(),

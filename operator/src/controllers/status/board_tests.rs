@@ -19,7 +19,7 @@ const MISSING: Outcome = Outcome {
 };
 
 fn board() -> Board {
-    let board = Board::new(ObjectKey::new("shop", "daprsystem"));
+    let board = Board::new(ObjectKey::new("shop", "daprsystem"), Arc::default());
     for source in [Source::Components, Source::Subscriptions, Source::Pods] {
         board.known(source, Knowledge::Complete, Instant::now());
     }
@@ -328,7 +328,7 @@ async fn the_first_and_the_last_pod_of_an_app_count() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_said_before_everything_it_depends_on_is_known() {
-    let board = Board::new(ObjectKey::new("shop", "daprsystem"));
+    let board = Board::new(ObjectKey::new("shop", "daprsystem"), Arc::default());
     let plain = component(&board, "db", "state.redis");
     let stored = json!({"spec": {"baseUrl": "http://x"}, "auth": {"secretStore": "vault"}, "scopes": ["cart"]});
     let stored = observe::<HTTPEndpoint>(&board, "api", stored);
