@@ -339,17 +339,17 @@ impl Board {
         now: Instant,
     ) -> Reported {
         let published = Published::of(entry.current.as_ref(), entry.view.generation);
-        if published.is_decided || now >= entry.since + JUDGING {
+        if published.is_ready || now >= entry.since + JUDGING {
             reported.awaited = 0;
         } else if reported.awaited > 0 {
             self.queue.add(id.clone(), entry.since + JUDGING);
         }
-        if let Some(until) = unsettled.filter(|_| !published.is_current) {
-            let missing = published.counts.matching - reported.counts.matching;
-            if missing > 0 {
-                reported.awaited += missing;
-                self.queue.add(id.clone(), until);
-            }
+        // A generation that was not ready before is not before those are heard who are only on their way.
+        let missing = published.counts.matching - reported.counts.matching;
+        if let Some(until) = unsettled.filter(|_| missing > 0 && !published.is_ready) {
+            reported.counts.matching += missing;
+            reported.awaited += missing;
+            self.queue.add(id.clone(), until);
         }
         if !reported.lacks(&published, unsettled.is_some()) {
             entry.lacking = None;

@@ -56,7 +56,6 @@ impl Reported {
         let kept: Vec<_> = published.rejections.iter().filter(known).cloned().collect();
         self.rejections.extend(kept);
         newest(&mut self.rejections);
-        self.awaited = 0;
     }
 }
 
@@ -73,8 +72,8 @@ pub(super) struct Published<'a> {
     pub(super) rejections: &'a [Rejection],
     /// Whether it is about the generation that the object has.
     pub(super) is_current: bool,
-    /// Whether `Ready` was decided for that generation.
-    pub(super) is_decided: bool,
+    /// Whether that generation is known to be ready.
+    pub(super) is_ready: bool,
 }
 
 impl<'a> Published<'a> {
@@ -88,8 +87,8 @@ impl<'a> Published<'a> {
             counts: status.sidecars.unwrap_or_default(),
             rejections: status.rejections.as_deref().unwrap_or_default(),
             is_current,
-            is_decided: is_current
-                && ready.is_some_and(|ready| ready.status != "Unknown" && ready.observed_generation == generation),
+            is_ready: is_current
+                && ready.is_some_and(|ready| ready.status == "True" && ready.observed_generation == generation),
         }
     }
 }

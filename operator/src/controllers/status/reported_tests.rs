@@ -33,7 +33,7 @@ fn published(counts: SidecarCounts, rejections: &[Rejection]) -> Published<'_> {
         counts,
         rejections,
         is_current: true,
-        is_decided: true,
+        is_ready: true,
     }
 }
 
