@@ -297,6 +297,7 @@ impl Board {
         let mut inner = self.inner.lock();
         for entry in inner.entries.values_mut() {
             entry.told = None;
+            entry.told_rejected = None;
         }
         for id in inner.entries.keys() {
             self.requeue(&inner, id, now);
