@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "dapr/proto/runtime/v1/dapr.proto",
         "dapr/proto/sentry/v1/sentry.proto",
         "outrigger/operator/v1/injections.proto",
+        "outrigger/operator/v1/reports.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     let lists = [

@@ -24,6 +24,7 @@ use crate::{
     kinds::{Indexes, Kind, Visitor},
     metrics::Metrics,
     pods::{Pods, Selection},
+    reports::{Gatherer, Gathering, Ledger},
     scope::Scope,
     secrets::{Follower, FromApiServer, KEEP, Secrets},
     trust, watchdog,
@@ -44,6 +45,8 @@ pub struct Core {
     secrets: Arc<Secrets>,
     board: Arc<Board>,
     events: Arc<Events>,
+    ledger: Arc<Ledger>,
+    gatherer: Gatherer,
 }
 
 impl Core {
@@ -51,11 +54,15 @@ impl Core {
     pub fn new(clients: Clients, scope: Scope, metrics: Metrics, system: ObjectKey, instance: String) -> Self {
         let source = FromApiServer(clients.calls.clone());
         let events = Events::new(clients.calls.clone(), instance, metrics.kubernetes_events.clone());
+        let (pods, ledger) = (Arc::<Pods>::default(), Arc::<Ledger>::default());
+        let board = Arc::new(Board::new(system, pods.clone()));
         Self {
             indexes: Indexes::new(&metrics),
-            pods: Arc::default(),
+            pods,
             secrets: Arc::new(Secrets::new(Box::new(source), metrics.clone())),
-            board: Arc::new(Board::new(system)),
+            gatherer: Gatherer::new(board.clone(), ledger.clone()),
+            ledger,
+            board,
             events: Arc::new(events),
             clients,
             scope,
@@ -130,9 +137,21 @@ impl Core {
             secrets: self.secrets.clone(),
             metrics: self.metrics.clone(),
             scope: self.scope.clone(),
+            reports: self.ledger.clone(),
+            gathering: None,
             injections: None,
             stop,
         }
+    }
+
+    /// What the sidecars of this replica report.
+    pub fn ledger(&self) -> Arc<Ledger> {
+        self.ledger.clone()
+    }
+
+    /// The service that replicas with this identity share reports with.
+    pub fn gathering(&self, operator: SpiffeId) -> Gathering {
+        self.gatherer.service(operator, self.metrics.clone())
     }
 
     /// The service that injectors with this identity call, and what has to run beside it.
@@ -149,6 +168,7 @@ impl Core {
             trust,
         } = features;
         tokio::join!(
+            self.gatherer.run(stop.clone()),
             self.write_statuses(stop.clone()),
             self.keep_services(services, stop.clone()),
             self.watch_pods(watchdog, stop.clone()),

@@ -15,6 +15,7 @@ pub struct Environment {
     pub lease_namespace: String,
     /// `ENABLE_WEBHOOKS`, which only `false` switches off.
     pub webhooks: bool,
+    /// Name of the pod: `POD_NAME`, or else the host name, which Kubernetes sets to it.
     pub hostname: String,
 }
 
@@ -32,11 +33,12 @@ impl Environment {
             .ok()
             .map(|namespace| namespace.trim().to_owned())
             .filter(|namespace| !namespace.is_empty());
+        let pod_name = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
         Ok(Self {
             lease_namespace: lease_namespace.unwrap_or_else(|| namespace.clone()),
             namespace,
             webhooks: !std::env::var("ENABLE_WEBHOOKS").is_ok_and(|value| value.eq_ignore_ascii_case("false")),
-            hostname: logs::hostname(),
+            hostname: pod_name.unwrap_or_else(logs::hostname),
         })
     }
 }

@@ -9,6 +9,8 @@ use kube::{
 };
 use prometheus::IntCounterVec;
 
+pub(crate) use outrigger_core::text::shortened;
+
 use crate::deadline::in_time;
 
 /// The API server refuses longer notes.
@@ -74,31 +76,5 @@ impl Events {
             }
         };
         self.results.with_label_values(&[label]).inc();
-    }
-}
-
-/// At most `max` bytes of a text, with an ellipsis if that is not all of it.
-pub(crate) fn shortened(mut text: String, max: usize) -> String {
-    const ELLIPSIS: &str = "…";
-    if text.len() > max {
-        let mut end = max - ELLIPSIS.len();
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push_str(ELLIPSIS);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notes_fit() {
-        assert_eq!(shortened("short".into(), MAX_NOTE), "short");
-        let long = shortened("ä".repeat(1000), MAX_NOTE);
-        assert!(long.len() <= MAX_NOTE && long.ends_with('…'));
     }
 }

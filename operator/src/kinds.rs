@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outrigger_crds::{
-    Component, Configuration, HTTPEndpoint, MCPServer, Related, Resiliency, Subscription, WorkflowAccessPolicy,
+    Component, Configuration, DaprResource, HTTPEndpoint, MCPServer, Related, Resiliency, Subscription,
+    WorkflowAccessPolicy,
 };
 use outrigger_proto::operator::{self as proto, ResourceEventType};
 
@@ -30,6 +31,9 @@ pub trait Kind: Related {
 
 macro_rules! kinds {
     ($($kind:ident in $index:ident as $event:ident { $payload:ident } optional $optional:literal live $live:literal;)*) => {
+        /// The kinds by name.
+        pub const KINDS: &[&str] = &[$(<$kind as DaprResource>::KIND),*];
+
         /// One index a kind.
         #[derive(Clone)]
         pub struct Indexes {
@@ -62,6 +66,11 @@ macro_rules! kinds {
             }
         })*
     };
+}
+
+/// The name of a kind, if it is one of ours.
+pub fn kind(name: &str) -> Option<&'static str> {
+    KINDS.iter().copied().find(|kind| *kind == name)
 }
 
 /// Something to do for every kind.

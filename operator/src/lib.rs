@@ -15,6 +15,7 @@ pub mod kinds;
 pub mod metrics;
 pub mod pods;
 pub mod queue;
+pub mod reports;
 pub mod run;
 pub mod scope;
 pub mod secrets;

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub kubernetes_events: IntCounterVec,
     pub refusals: IntCounterVec,
     pub trust_writes: IntCounterVec,
+    pub verdicts: IntCounterVec,
+    pub relay_refused: IntGaugeVec,
 }
 
 /// The series of one kind.
@@ -150,6 +152,16 @@ impl Metrics {
                 "dapr_operator_trust_anchors_writes_total",
                 "Writes of ConfigMaps with the trust anchors, by result.",
                 &["result"],
+            )?,
+            verdicts: counter(
+                "dapr_operator_sidecar_verdicts_total",
+                "What sidecars reported of resources: loaded, rejected or removed.",
+                &["kind", "state"],
+            )?,
+            relay_refused: gauge(
+                "dapr_operator_report_relay_refused",
+                "1 while this replica cannot share what its sidecars report with the leader, by reason.",
+                &["reason"],
             )?,
             refusals: counter(
                 "dapr_operator_injection_refusals_total",

@@ -204,6 +204,13 @@ impl Pods {
         with_sidecars.map(|(namespace, _)| namespace.clone()).collect()
     }
 
+    /// Whether there is a pod of this name that asks for a sidecar.
+    pub fn has(&self, namespace: &str, name: &str) -> bool {
+        let inner = self.inner.read();
+        let space = inner.namespaces.get(namespace);
+        space.is_some_and(|space| space.pods.contains_key(name))
+    }
+
     /// The pods that a controller owns.
     pub fn of_owner(&self, namespace: &str, owner_uid: &str) -> Vec<PodInfo> {
         let inner = self.inner.read();

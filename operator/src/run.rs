@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use outrigger_core::control_plane::Service;
 use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options};
 use outrigger_process::{
@@ -33,6 +33,7 @@ use crate::{
     core::{Core, Features, Services},
     environment::Environment,
     metrics::Metrics,
+    reports::Relay,
     scope::Scope,
     system_configuration::{self, SystemConfiguration},
     trust, watchdog,
@@ -250,7 +251,27 @@ impl Operator {
             }
             Ok(())
         });
+        let own_id = Service::Operator.spiffe_id(&system.trust_domain, namespace)?;
+        let election = self.election();
+        if let Some(election) = &election {
+            let relay = Relay {
+                ledger: core.ledger(),
+                identity: identity.clone(),
+                operator: own_id.clone(),
+                pods: kube::Api::<Pod>::namespaced(self.clients.calls.clone(), &self.environment.lease_namespace),
+                port: self.listen.1,
+                me: election.identity().to_owned(),
+                holder: election.holder(),
+                refused: self.metrics.relay_refused.clone(),
+            };
+            let stop = tasks.stop().clone();
+            tasks.spawn("reports for the leader", async move {
+                relay.run(stop).await;
+                Ok(())
+            });
+        }
         let api = Api {
+            gathering: Some(core.gathering(own_id)),
             injections: Some(injections),
             ..core.api(tasks.stop().clone())
         };
@@ -264,7 +285,7 @@ impl Operator {
                 .clone()
                 .map(|name| trust::Settings { name, anchors }),
         };
-        tasks.spawn("leader election", self.lead(core, features, tasks.stop().clone()));
+        tasks.spawn("leader election", lead(election, core, features, tasks.stop().clone()));
         tasks.run(DRAIN).await
     }
 
@@ -286,33 +307,36 @@ impl Operator {
         }
     }
 
-    /// Writes whenever this replica holds the lease, or at once without election.
-    fn lead(
-        &self,
-        core: Arc<Core>,
-        features: Features,
-        stop: CancellationToken,
-    ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
-        let election = self.leader_election.then(|| {
+    /// `None` without election.
+    fn election(&self) -> Option<Election> {
+        self.leader_election.then(|| {
             let api: kube::Api<Lease> =
                 kube::Api::namespaced(self.clients.calls.clone(), &self.environment.lease_namespace);
+            // Other replicas find this one's address by what stands before the underscore.
             let identity = format!("{}_{}", self.environment.hostname, uuid::Uuid::new_v4());
             Election::new(api, Params::new(LEASE, identity))
-        });
-        async move {
-            match election {
-                None => core.write(features, stop).await,
-                Some(election) => {
-                    let work = |token| {
-                        let (core, features) = (core.clone(), features.clone());
-                        async move { core.write(features, token).await }
-                    };
-                    election.lead(stop, work).await;
-                }
-            }
-            Ok(())
+        })
+    }
+}
+
+/// Writes whenever this replica holds the lease, or at once without election.
+async fn lead(
+    election: Option<Election>,
+    core: Arc<Core>,
+    features: Features,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    match election {
+        None => core.write(features, stop).await,
+        Some(election) => {
+            let work = |token| {
+                let (core, features) = (core.clone(), features.clone());
+                async move { core.write(features, token).await }
+            };
+            election.lead(stop, work).await;
         }
     }
+    Ok(())
 }
 
 /// Opens the port once there is a certificate. Until the caches are complete, calls are answered `Unavailable`.

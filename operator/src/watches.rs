@@ -235,7 +235,7 @@ mod tests {
         Feed {
             resource: Arc::new(ApiResource::erase::<Configuration>(&())),
             index: Arc::new(Index::new(metrics.kind::<Configuration>())),
-            board: Arc::new(Board::new(ObjectKey::new("dapr-system", "daprsystem"))),
+            board: Arc::new(Board::new(ObjectKey::new("dapr-system", "daprsystem"), Arc::default())),
             caches: Arc::new(Caches::new(health.target("caches"), [Configuration::PLURAL, PODS[0]])),
             invalid: HashSet::new(),
         }

@@ -16,6 +16,7 @@ mod metadata;
 mod metrics;
 mod quantity;
 mod reload;
+mod reports;
 mod resources;
 mod runtime;
 mod settings;

@@ -14,7 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     components::loader::Loader,
-    resources::{authorise::DenyList, component::Component, configuration::Configuration, disk, reconcile::Change},
+    reports::{Rejection, Reports},
+    resources::{
+        DecodeError, Revision, authorise::DenyList, component::Component, configuration::Configuration, disk, identify,
+        reconcile::Change,
+    },
     stream::{
         follow::Event,
         operator::{Listed, Operator},
@@ -68,14 +72,19 @@ pub async fn from_operator(
             Some(event) = events.recv() => match event {
                 Event::Connected => {
                     tracing::info!("Reconnected to operator");
+                    loader.reports().reconnected();
                     true
                 }
                 Event::Message(message) => match change(&message) {
-                    Some(change) => {
+                    Ok(Some(change)) => {
                         loader.apply(change).await;
                         false
                     }
-                    None => true,
+                    Ok(None) => true,
+                    Err(error) => {
+                        loader.unreadable(&message.component, &error);
+                        true
+                    }
                 },
             },
         };
@@ -83,7 +92,12 @@ pub async fn from_operator(
             match stop.run_until_cancelled(operator.list_components()).await {
                 None => return Ok(()),
                 // What cannot be read may be what serves: it stays until it can be read, or is really gone.
-                Some(Ok(Listed { components, unreadable })) => loader.reconcile(components, unreadable == 0).await,
+                Some(Ok(Listed { components, unreadable })) => {
+                    loader.reconcile(components, unreadable.is_empty()).await;
+                    for (json, error) in &unreadable {
+                        loader.unreadable(json, error);
+                    }
+                }
                 Some(Err(status)) => tracing::warn!(
                     error = crate::text::status(&status),
                     "components cannot be listed; nothing changes"
@@ -93,16 +107,14 @@ pub async fn from_operator(
     }
 }
 
-/// `None` when the message cannot be used and a list has to tell what it meant.
-fn change(message: &ComponentUpdateEvent) -> Option<Change> {
-    let component = Component::from_json(&message.component)
-        .inspect_err(|error| tracing::error!(%error, "the operator sent a component that cannot be read"))
-        .ok()?;
-    match message.r#type() {
+/// `None` when a list has to tell what the message meant.
+fn change(message: &ComponentUpdateEvent) -> Result<Option<Change>, DecodeError> {
+    let component = Component::from_json(&message.component)?;
+    Ok(match message.r#type() {
         ResourceEventType::Created | ResourceEventType::Updated => Some(Change::Put(component)),
         ResourceEventType::Deleted => Some(Change::Remove(component.name)),
         ResourceEventType::Unknown => None,
-    }
+    })
 }
 
 /// Keeps components equal to the files in `folders`.
@@ -156,37 +168,52 @@ pub async fn from_folders(
 /// Never today; the type is that of a task.
 pub async fn configuration(
     name: String,
-    mut current: Configuration,
+    started: Configuration,
     operator: Operator,
     mut events: ConfigurationEvents,
     deny: watch::Sender<DenyList>,
+    reports: Reports,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut current = started.clone();
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             event = events.recv() => event,
         };
-        let next = match event {
+        let json = match event {
             None => {
                 stop.cancelled().await;
                 return Ok(());
             }
             Some(Event::Connected) => match stop.run_until_cancelled(operator.configuration_now(&name)).await {
                 None => return Ok(()),
-                Some(configuration) => configuration,
+                Some(json) => json,
             },
             Some(Event::Message(message)) if message.r#type() == ResourceEventType::Deleted => {
-                tracing::warn!(name, "the Configuration was deleted; this sidecar goes on with it until it is restarted");
+                tracing::warn!(
+                    name,
+                    "the Configuration was deleted; this sidecar goes on with it until it is restarted"
+                );
+                reports.removed(Configuration::KIND, &name);
                 None
             }
-            Some(Event::Message(message)) => Configuration::from_json(&message.configuration)
-                .inspect_err(|error| tracing::error!(%error, name, "the Configuration cannot be read; what it said before stays"))
-                .ok(),
+            Some(Event::Message(message)) => Some(message.configuration),
         };
-        let Some(next) = next.filter(|next| *next != current) else {
+        let Some(json) = json else { continue };
+        let (_, revision) = identify(&json).unwrap_or_default();
+        let next = match Configuration::from_json(&json) {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(%error, name, "the Configuration cannot be read; what it said before stays");
+                reports.rejected(Configuration::KIND, &name, &revision, Rejection::unreadable(&error));
+                continue;
+            }
+        };
+        judge(&reports, &name, &revision, &started, &next);
+        if next == current {
             continue;
-        };
+        }
         deny.send_if_modified(|list| {
             let new = DenyList::new(next.denied_components());
             let changed = *list != new;
@@ -215,6 +242,26 @@ pub async fn configuration(
     }
 }
 
+/// Reports what a Configuration means for a sidecar that was started with another one.
+pub fn judge(reports: &Reports, name: &str, revision: &Revision, started: &Configuration, next: &Configuration) {
+    let closed = next.not_enforced();
+    let rejection = if !closed.is_empty() {
+        Rejection {
+            reason: "NotEnforced",
+            message: format!("{}: this release does not enforce it", closed.join(", ")),
+        }
+    } else if started.needs_restart(next) {
+        Rejection {
+            reason: "RestartRequired",
+            message: "all but spec.components.deny is read when the sidecar starts: restart the pod".to_owned(),
+        }
+    } else {
+        reports.loaded(Configuration::KIND, name, revision);
+        return;
+    };
+    reports.rejected(Configuration::KIND, name, revision, rejection);
+}
+
 fn ticks(every: Duration) -> tokio::time::Interval {
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -233,13 +280,13 @@ mod tests {
             r#type: kind.into(),
         };
         assert!(
-            matches!(change(&message(ResourceEventType::Created, json)), Some(Change::Put(component)) if component.name == "store")
+            matches!(change(&message(ResourceEventType::Created, json)), Ok(Some(Change::Put(component))) if component.name == "store")
         );
         assert_eq!(
-            change(&message(ResourceEventType::Deleted, json)),
+            change(&message(ResourceEventType::Deleted, json)).unwrap(),
             Some(Change::Remove("store".into()))
         );
-        assert_eq!(change(&message(ResourceEventType::Unknown, json)), None);
-        assert_eq!(change(&message(ResourceEventType::Updated, b"{")), None);
+        assert_eq!(change(&message(ResourceEventType::Unknown, json)).unwrap(), None);
+        assert!(change(&message(ResourceEventType::Updated, b"{")).is_err());
     }
 }

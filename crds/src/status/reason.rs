@@ -84,8 +84,20 @@ reasons! {
         "The resource is not accepted. The message is that of `Accepted`.",
         "As for the reason of `Accepted`.";
     NoSidecars: Ready "True",
-        "The resource is accepted, and no sidecar has reported on it.",
+        "The resource is accepted, and meant for no sidecar that is connected.",
         "Nothing.";
+    NotReported: Ready "True",
+        "The resource is accepted, and none of the connected sidecars that it is meant for reports on it: upstream's sidecars do not, and ours report on Components and on the Configuration of their pod.",
+        "Nothing. The logs of the sidecars tell what became of it.";
+    Loaded: Ready "True",
+        "Connected sidecars have loaded this generation, and none rejects it. The message counts them.",
+        "Nothing.";
+    AwaitingReports: Ready "Unknown",
+        "Connected sidecars have been sent this generation and have not judged it yet, or the operator has just begun to lead and does not hear of all sidecars yet.",
+        "Wait: 10 seconds after the edit, or 30 after the change of the leader, who has not reported counts no longer.";
+    Rejected: Ready "False",
+        "A connected sidecar cannot use this generation. `status.rejections` names up to ten pods, each with reason and message; they go on with the last version that they could use, if there was one.",
+        "Correct what the message names. A sidecar that is gone counts for 30 seconds more, and for as long as its pod cannot stay connected.";
 }
 
 /// What the reference says about an [`EventReason`].

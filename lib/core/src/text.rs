@@ -12,6 +12,20 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     (distance <= near).then_some(name)
 }
 
+/// At most `max` bytes of a text, with an ellipsis if that is not all of it.
+pub fn shortened(mut text: String, max: usize) -> String {
+    const ELLIPSIS: &str = "…";
+    if text.len() > max {
+        let mut end = max.saturating_sub(ELLIPSIS.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(ELLIPSIS);
+    }
+    text
+}
+
 /// Levenshtein distance in characters.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -31,6 +45,13 @@ fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_fit() {
+        assert_eq!(shortened("short".into(), 1024), "short");
+        let long = shortened("ä".repeat(1000), 1024);
+        assert!(long.len() <= 1024 && long.ends_with('…'));
+    }
 
     #[test]
     fn finds_typing_mistakes_only() {

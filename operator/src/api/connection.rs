@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -22,7 +22,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::metrics::Metrics;
+use super::authorise::{Caller, authorise};
+use crate::{
+    metrics::Metrics,
+    reports::{Attended, Ledger},
+};
 
 /// From this age on a connection takes no new calls.
 pub const MAX_AGE: Duration = Duration::from_secs(30 * 60);
@@ -32,12 +36,31 @@ pub const SPREAD: Duration = Duration::from_secs(5 * 60);
 pub const SILENCE: Duration = Duration::from_secs(28);
 
 /// What handlers learn about the connection of a call.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     pub peer: Peer,
     /// Ends its streams.
-    pub(super) end: CancellationToken,
+    pub(crate) end: CancellationToken,
     pub(super) unsent: Arc<Unsent>,
+    /// Set by its first stream.
+    attended: Arc<OnceLock<Option<Attended>>>,
+}
+
+impl Client {
+    /// The workload that its certificate names.
+    pub(crate) fn caller(&self) -> Option<Caller> {
+        let id = self.peer.id.as_ref();
+        authorise(id, id?.workload()?.namespace).ok()
+    }
+
+    /// Counts it as a connected sidecar for as long as it is connected. A connection without a stream is none: while an old
+    /// connection drains, its sidecar lists over another one.
+    pub(crate) fn attend(&self, ledger: &Arc<Ledger>) {
+        self.attended.get_or_init(|| {
+            let caller = self.caller()?;
+            Some(ledger.attend(&caller.namespace, &caller.app))
+        });
+    }
 }
 
 /// When the oldest change was seen that waits to be written to the connection.
@@ -98,6 +121,7 @@ impl<IO: Connected<ConnectInfo = Peer>> Connection<IO> {
             peer: io.connect_info(),
             end: stop.child_token(),
             unsent: Arc::new(Unsent::new(now)),
+            attended: Arc::default(),
         };
         let counts = Counts {
             subscribers: metrics.subscribers.clone(),

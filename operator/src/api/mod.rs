@@ -12,7 +12,10 @@ use outrigger_core::SpiffeId;
 use outrigger_crds::DaprResource;
 use outrigger_identity::Peer;
 use outrigger_proto::{
-    operator::operator_server::OperatorServer, outrigger::operator::v1::injections_server::InjectionsServer,
+    operator::operator_server::OperatorServer,
+    outrigger::operator::v1::{
+        gathering_server::GatheringServer, injections_server::InjectionsServer, reports_server::ReportsServer,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -34,6 +37,7 @@ use crate::{
     kinds::Indexes,
     metrics::Metrics,
     pods::Pods,
+    reports::{Gathering, Intake, Ledger},
     scope::Scope,
     secrets::Secrets,
 };
@@ -42,6 +46,8 @@ use crate::{
 const PING_INTERVAL: Duration = Duration::from_secs(9);
 /// Calls in flight get this long at shutdown, as upstream's.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Largest message of a sidecar's report: more than every verdict that it may have.
+const LARGEST_REPORT: usize = 2 << 20;
 
 /// What the calls are answered from.
 pub struct Api {
@@ -50,6 +56,10 @@ pub struct Api {
     pub secrets: Arc<Secrets>,
     pub metrics: Metrics,
     pub scope: Scope,
+    /// What sidecars report.
+    pub reports: Arc<Ledger>,
+    /// What replicas share their reports with, if they may.
+    pub gathering: Option<Gathering>,
     /// What injectors call, if they may.
     pub injections: Option<Injections>,
     /// Ends the streams.
@@ -61,7 +71,7 @@ struct Authorised {
     caller: Caller,
     /// Ends the connection's streams.
     end: CancellationToken,
-    unsent: Option<Arc<connection::Unsent>>,
+    client: Option<Client>,
 }
 
 impl Api {
@@ -81,6 +91,9 @@ impl Api {
         let connections =
             connections.map(move |io| io.map(|io| connection::Connection::new(io, &metrics, &ending, Instant::now())));
         let injections = self.injections.take().map(InjectionsServer::new);
+        let gathering = self.gathering.take().map(GatheringServer::new);
+        let intake = Intake::new(self.reports.clone(), self.scope.clone(), self.metrics.clone());
+        let intake = ReportsServer::new(intake).max_decoding_message_size(LARGEST_REPORT);
         let server = Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             // Longer than what ends the connection: the HTTP/2 library would first wait until it can say good-bye.
@@ -88,6 +101,8 @@ impl Api {
             .max_connection_age(MAX_AGE)
             .trace_fn(call_span)
             .add_optional_service(injections)
+            .add_optional_service(gathering)
+            .add_service(intake)
             .add_service(OperatorServer::new(self))
             .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         within_drain(server, stop).await
@@ -101,7 +116,7 @@ impl Api {
             Ok(caller) => Ok(Authorised {
                 caller,
                 end: client.map_or_else(|| self.stop.clone(), |client| client.end.clone()),
-                unsent: client.map(|client| client.unsent.clone()),
+                client: client.cloned(),
             }),
             Err(denied) => {
                 let peer = client.map(|client| client.peer.addr.to_string());

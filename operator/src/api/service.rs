@@ -75,10 +75,14 @@ impl Api {
 
     /// Registers the subscriber before anything is sent; there is no initial list.
     fn updates<K: Kind>(&self, authorised: Authorised) -> std::result::Result<Updates<K>, Status> {
-        let Authorised { caller, end, unsent } = authorised;
+        let Authorised { caller, end, client } = authorised;
         let index = K::index(&self.indexes);
         self.check_ready(index, &caller.namespace)?;
+        if let Some(client) = &client {
+            client.attend(&self.reports);
+        }
         let subscription = index.subscribe(&caller.namespace, &caller.app, Instant::now());
+        let unsent = client.map(|client| client.unsent);
         Ok(Updates::new(subscription, self.secrets.clone(), end, unsent))
     }
 

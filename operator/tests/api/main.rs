@@ -6,6 +6,7 @@ mod grants;
 mod injections;
 mod killed;
 mod process;
+mod reports;
 mod secrets;
 mod services;
 mod setup;

@@ -91,17 +91,23 @@ impl Setup {
 
     /// Starts an operator and waits until it is ready.
     pub(crate) async fn start(&self) -> Operator {
-        let (port, healthz, metrics) = (free_port().await, free_port().await, free_port().await);
+        self.start_as("", "127.0.0.1", free_port().await).await
+    }
+
+    /// As [`Setup::start`], as the pod of this name at this address; an empty name is that of the machine.
+    pub(crate) async fn start_as(&self, pod: &str, address: &str, port: u16) -> Operator {
+        let (healthz, metrics) = (free_port().await, free_port().await);
         let process = Command::new(env!("CARGO_BIN_EXE_operator"))
             .env_clear()
             .env("NAMESPACE", &self.namespace)
+            .env("POD_NAME", pod)
             .env("ENABLE_WEBHOOKS", "false")
             .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
             .arg("-kubeconfig")
             .arg(&self.kubeconfig)
             // It leads, and would write into what is other tests'.
             .args(["--watch-namespace", &self.namespace])
-            .args(["--listen-address", "127.0.0.1", "--metrics-listen-address", "127.0.0.1"])
+            .args(["--listen-address", address, "--metrics-listen-address", "127.0.0.1"])
             .args(["--port", &port.to_string(), "--healthz-port", &healthz.to_string()])
             .args(["--metrics-port", &metrics.to_string()])
             .arg("--trust-anchors-file")
@@ -137,7 +143,7 @@ impl Operator {
 }
 
 /// A port that was free a moment ago.
-async fn free_port() -> u16 {
+pub(crate) async fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     listener.local_addr().unwrap().port()
 }

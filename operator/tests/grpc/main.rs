@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod isolation;
+mod reports;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -76,6 +77,8 @@ impl Fixture {
         let indexes = Indexes::new(&metrics);
         let (pods, stop) = (Arc::<Pods>::default(), CancellationToken::new());
         let api = Api {
+            reports: Arc::default(),
+            gathering: None,
             injections: None,
             indexes: indexes.clone(),
             pods: pods.clone(),

@@ -72,6 +72,11 @@ impl Server {
 
     /// As [`Server::client`], of a server that may have ended.
     pub(crate) async fn try_client(&self, id: &str) -> Option<OperatorClient<Channel>> {
+        self.channel(id).await.map(OperatorClient::new)
+    }
+
+    /// A connection of somebody with this SPIFFE id, or none; `None` if the server has ended.
+    pub(crate) async fn channel(&self, id: &str) -> Option<Channel> {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let peer = peer(id);
         self.connections.send(Ok(Connection { io: far, peer })).await.ok()?;
@@ -84,9 +89,7 @@ impl Server {
             }
         });
         let endpoint = Endpoint::from_static("http://operator");
-        Some(OperatorClient::new(
-            endpoint.connect_with_connector(connector).await.ok()?,
-        ))
+        endpoint.connect_with_connector(connector).await.ok()
     }
 
     /// A connection from which nothing comes after its first words.

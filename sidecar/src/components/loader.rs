@@ -11,15 +11,20 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
+    reports::{Rejection, Reports},
     resources::{
+        DecodeError,
         authorise::{DenyList, authorise},
         component::Component,
+        identify,
         reconcile::{Change, diff},
     },
 };
 
 /// Time for building one instance when the component does not say.
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The kind in reports.
+const KIND: &str = "Component";
 
 /// Why the sidecar cannot start with its components.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,7 @@ pub struct Loader {
     context: Context,
     deny: DenyList,
     metrics: Metrics,
+    reports: Reports,
     /// All resources that the source has, whether they are loaded, rejected or not for this application.
     known: BTreeMap<String, Component>,
     /// Why the resource of that name is not what serves.
@@ -46,14 +52,35 @@ pub struct Loader {
 }
 
 impl Loader {
-    pub fn new(components: Arc<Components>, context: Context, deny: DenyList, metrics: Metrics) -> Self {
+    pub fn new(
+        components: Arc<Components>,
+        context: Context,
+        deny: DenyList,
+        metrics: Metrics,
+        reports: Reports,
+    ) -> Self {
         Self {
             components,
             context,
             deny,
             metrics,
+            reports,
             known: BTreeMap::new(),
             rejected: BTreeMap::new(),
+        }
+    }
+
+    /// What became of components.
+    pub fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// Takes in that the source has a component that cannot be read. What serves stays.
+    pub fn unreadable(&self, json: &[u8], error: &DecodeError) {
+        tracing::error!(%error, "the operator sent a component that cannot be read");
+        if let Some((name, revision)) = identify(json) {
+            self.reports
+                .rejected(KIND, &name, &revision, Rejection::unreadable(error));
         }
     }
 
@@ -93,12 +120,13 @@ impl Loader {
             Change::Remove(name) => {
                 self.known.remove(&name);
                 self.rejected.remove(&name);
+                self.reports.removed(KIND, &name);
                 if self.components.remove(&name) {
                     tracing::info!(component = name, "Component removed");
                 }
             }
             Change::Put(component) => {
-                if self.known.get(&component.name) == Some(&component) {
+                if self.is_known(&component) {
                     return;
                 }
                 self.known.insert(component.name.clone(), component.clone());
@@ -111,6 +139,9 @@ impl Loader {
     /// missing are removed only if the list is `complete`.
     pub async fn reconcile(&mut self, components: Vec<Component>, complete: bool) {
         let before: Vec<String> = self.rejected.keys().cloned().collect();
+        for component in &components {
+            self.is_known(component);
+        }
         let (mut changes, duplicates) = diff(&self.known, components);
         changes.retain(|change| complete || matches!(change, Change::Put(_)));
         report_duplicates(&duplicates);
@@ -129,6 +160,15 @@ impl Loader {
                 self.replace(&component).await;
             }
         }
+    }
+
+    /// Whether a component is as it is known, but for its revision, which is noted.
+    fn is_known(&mut self, component: &Component) -> bool {
+        let known = self.known.get_mut(&component.name).filter(|known| *known == component);
+        let Some(known) = known else { return false };
+        known.revision.clone_from(&component.revision);
+        self.reports.revised(KIND, &component.name, &component.revision);
+        true
     }
 
     /// Follows a change of the Configuration's deny list.
@@ -160,16 +200,9 @@ impl Loader {
             return;
         };
         let reason = error.to_string();
-        let serving = self
-            .components
-            .get(&component.name)
-            .map(|loaded| loaded.component.log_name());
         // Tried again at every reconciliation: only news is worth a line.
         if self.rejected.insert(component.name.clone(), reason.clone()).as_ref() != Some(&reason) {
-            let consequence = match serving {
-                Some(old) => format!("the instance built before goes on serving: {old}"),
-                None => "it is not available".to_owned(),
-            };
+            let consequence = self.consequence(component);
             tracing::error!(
                 component = component.name,
                 reason,
@@ -179,10 +212,22 @@ impl Loader {
         }
     }
 
+    /// What it means that a component cannot be built.
+    fn consequence(&self, component: &Component) -> String {
+        match self.components.get(&component.name) {
+            Some(old) => format!(
+                "the instance built before goes on serving: {}",
+                old.component.log_name()
+            ),
+            None => "it is not available".to_owned(),
+        }
+    }
+
     /// Builds an instance beside the old one and swaps it in. Not being authorised means that there is none.
     async fn load(&self, component: &Component) -> Result<(), Error> {
         if !self.authorised(component) {
             self.remove_refused(&component.name);
+            self.reports.removed(KIND, &component.name);
             return Ok(());
         }
         let previous = self.components.get(&component.name);
@@ -194,12 +239,19 @@ impl Loader {
                     built,
                 });
                 self.metrics.component_built(&component.spec.kind);
+                self.reports.loaded(KIND, &component.name, &component.revision);
                 tracing::info!("Component loaded: {}", component.log_name());
                 Ok(())
             }
             Err(error) => {
                 self.metrics
                     .component_failed(&component.spec.kind, error.reason(), &component.name);
+                let rejection = Rejection {
+                    reason: error.report_reason(),
+                    message: format!("{error}; {}", self.consequence(component)),
+                };
+                self.reports
+                    .rejected(KIND, &component.name, &component.revision, rejection);
                 Err(error)
             }
         }

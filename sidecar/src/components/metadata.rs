@@ -44,7 +44,13 @@ pub struct Context {
 
 /// Settings by name; names are compared without case, as upstream does.
 #[derive(Default)]
-pub struct Properties(BTreeMap<String, String>);
+pub struct Properties(BTreeMap<String, Property>);
+
+struct Property {
+    text: String,
+    /// Whether it comes from where secrets come from.
+    hidden: bool,
+}
 
 impl Properties {
     /// Resolves all settings of `component`.
@@ -56,7 +62,11 @@ impl Properties {
         for item in &component.spec.metadata {
             let text = text(item, &component.auth.secret_store, context)?;
             if let Some(text) = text {
-                properties.insert(item.name.to_lowercase(), templates(&item.name, &text, context)?);
+                let property = Property {
+                    text: templates(&item.name, &text, context)?,
+                    hidden: item.secret_key_ref.is_some() || !item.env_ref.is_empty(),
+                };
+                properties.insert(item.name.to_lowercase(), property);
             }
         }
         Ok(Self(properties))
@@ -66,8 +76,17 @@ impl Properties {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
             .get(&name.to_lowercase())
-            .map(String::as_str)
+            .map(|property| property.text.as_str())
             .filter(|value| !value.is_empty())
+    }
+
+    /// The value of `name` for messages, which never show what may be a secret.
+    pub fn shown(&self, name: &str) -> String {
+        match self.0.get(&name.to_lowercase()) {
+            Some(property) if property.hidden => "(a value that is not shown)".to_owned(),
+            Some(property) => property.text.clone(),
+            None => String::new(),
+        }
     }
 }
 

@@ -40,6 +40,16 @@ impl Error {
         }
     }
 
+    /// The reason in reports: one word in CamelCase.
+    pub fn report_reason(&self) -> &'static str {
+        match self {
+            Self::NoCategory(_) | Self::Unknown { .. } => "UnknownType",
+            Self::Metadata(metadata::Error::NoSecretStore { .. }) => "NoSecretStore",
+            Self::Metadata(_) => "InvalidMetadata",
+            Self::Timeout(_) => "InitTimeout",
+        }
+    }
+
     /// A component that waits for a secret store does not fail the start, as upstream does.
     pub fn waits_for_secrets(&self) -> bool {
         matches!(self, Self::Metadata(metadata::Error::NoSecretStore { .. }))
@@ -132,7 +142,7 @@ fn prefix(request: &Request<'_>) -> Result<Prefix, Error> {
     Prefix::new(strategy, &context.app_id, &context.namespace, &request.component.name).map_err(|_| {
         Error::Metadata(metadata::Error::Value {
             name: "keyPrefix".to_owned(),
-            found: strategy.unwrap_or_default().to_owned(),
+            found: request.properties.shown("keyPrefix"),
             expected: "a prefix without '||'",
         })
     })

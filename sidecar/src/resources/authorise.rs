@@ -63,12 +63,16 @@ pub fn authorise(component: &Component, namespace: &str, app_id: &str, deny: &De
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::component::{Auth, Spec};
+    use crate::resources::{
+        Revision,
+        component::{Auth, Spec},
+    };
 
     fn component(namespace: &str, scopes: &[&str]) -> Component {
         Component {
             name: "store".into(),
             namespace: namespace.into(),
+            revision: Revision::default(),
             spec: Spec {
                 kind: "state.in-memory".into(),
                 version: "v1".into(),

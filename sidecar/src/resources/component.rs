@@ -5,14 +5,15 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{DecodeError, Meta, decode, null_as_default};
+use super::{DecodeError, Meta, Revision, decode, null_as_default};
 
 /// A Component, without what the API server adds. Two are equal when a sidecar could not tell them apart, so equality is
 /// what decides about reloading.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Eq)]
 pub struct Component {
     pub name: String,
     pub namespace: String,
+    pub revision: Revision,
     pub spec: Spec,
     pub auth: Auth,
     pub scopes: Vec<String>,
@@ -81,6 +82,21 @@ struct Manifest {
 
 // === impl Component ===
 
+impl PartialEq for Component {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            namespace,
+            revision: _,
+            spec,
+            auth,
+            scopes,
+        } = self;
+        (name, namespace, spec, auth, scopes)
+            == (&other.name, &other.namespace, &other.spec, &other.auth, &other.scopes)
+    }
+}
+
 impl Component {
     /// Reads the JSON of a Kubernetes object.
     ///
@@ -96,6 +112,10 @@ impl Component {
         Ok(Self {
             name: metadata.name,
             namespace: metadata.namespace,
+            revision: Revision {
+                generation: metadata.generation,
+                resource_version: metadata.resource_version,
+            },
             spec,
             auth,
             scopes,

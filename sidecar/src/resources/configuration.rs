@@ -116,6 +116,8 @@ struct Manifest {
 }
 
 impl Configuration {
+    pub const KIND: &str = "Configuration";
+
     /// Reads the JSON of a Kubernetes object.
     ///
     /// # Errors

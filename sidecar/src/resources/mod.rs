@@ -44,9 +44,31 @@ struct Head {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Meta {
     name: String,
     #[serde(deserialize_with = "null_as_default")]
     namespace: String,
+    #[serde(deserialize_with = "null_as_default")]
+    generation: i64,
+    #[serde(deserialize_with = "null_as_default")]
+    resource_version: String,
+}
+
+/// Which state of an object in the API server something is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revision {
+    /// 0 for what does not come from there.
+    pub generation: i64,
+    pub resource_version: String,
+}
+
+/// Name and revision of an object of which perhaps no more can be read.
+pub fn identify(json: &[u8]) -> Option<(String, Revision)> {
+    let Head { metadata, .. } = decode(json).ok()?;
+    let revision = Revision {
+        generation: metadata.generation,
+        resource_version: metadata.resource_version,
+    };
+    (!metadata.name.is_empty()).then_some((metadata.name, revision))
 }

@@ -41,12 +41,16 @@ pub fn diff(old: &BTreeMap<String, Component>, new: Vec<Component>) -> (Vec<Chan
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::component::{Auth, Spec};
+    use crate::resources::{
+        Revision,
+        component::{Auth, Spec},
+    };
 
     fn component(name: &str, version: &str) -> Component {
         Component {
             name: name.into(),
             namespace: String::new(),
+            revision: Revision::default(),
             spec: Spec {
                 kind: "state.x".into(),
                 version: version.into(),

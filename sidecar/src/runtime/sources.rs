@@ -5,15 +5,17 @@ use std::sync::Arc;
 use anyhow::Context;
 use outrigger_core::{TrustDomain, control_plane::Service};
 use outrigger_identity::Expect;
-use outrigger_process::{health::Target, tasks::Tasks};
+use outrigger_process::{health::Target, logs, tasks::Tasks};
 use tokio::sync::{mpsc, watch};
+use tonic::transport::Channel;
 
 use super::Start;
 use crate::{
     components::{loader::Loader, metadata},
     metrics::Metrics,
     reload,
-    resources::{authorise::DenyList, configuration::Configuration, disk},
+    reports::{Rejection, Reports, stream::Reporter},
+    resources::{authorise::DenyList, configuration::Configuration, disk, identify},
     settings::{Mode, Settings},
     stream::{
         follow::{Unknown, follow},
@@ -59,7 +61,43 @@ async fn from_operator(
     tasks: &mut Tasks,
 ) -> anyhow::Result<Configuration> {
     let settings = &context.settings;
-    let operator = operator(context)?;
+    let (operator, channel) = operator(context)?;
+    let mut reporter = Reporter {
+        channel,
+        reports: Reports::default(),
+        app: settings.app_id.clone(),
+        pod: settings.pod_name.clone().unwrap_or_else(logs::hostname),
+        follows: Vec::new(),
+    };
+    let configuration = match follow_operator(context, operator, waiting, metrics, &reporter.reports, tasks).await {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            // The resource's status is where people look; the log of a container that is gone is not.
+            if reporter.reports.any_rejected() {
+                reporter.last_words().await;
+            }
+            return Err(error);
+        }
+    };
+    if configuration.hot_reload() {
+        reporter.follows.push("Component");
+        if !settings.config.is_empty() {
+            reporter.follows.push(Configuration::KIND);
+        }
+    }
+    tasks.spawn("reports", reporter.run(context.stop.clone()));
+    Ok(configuration)
+}
+
+async fn follow_operator(
+    context: &Start,
+    operator: Operator,
+    waiting: &Target,
+    metrics: &Metrics,
+    reports: &Reports,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Configuration> {
+    let settings = &context.settings;
     let stop = &context.stop;
     tracing::info!("resources of the kinds Component and Configuration are loaded; this release serves no others");
     let configuration = match settings.config.as_slice() {
@@ -68,18 +106,22 @@ async fn from_operator(
             if !more.is_empty() {
                 tracing::warn!(name, "several Configurations are given; only the first is used");
             }
-            operator
+            let json = operator
                 .configuration(name, waiting)
                 .await
-                .context("error loading configuration")?
+                .context("error loading configuration")?;
+            read_configuration(name, &json, reports).context("error loading configuration")?
         }
     };
     check(&configuration)?;
     let (deny, denied) = watch::channel(DenyList::new(configuration.denied_components()));
-    let mut loader = loader(context, metrics, &configuration);
+    let mut loader = loader(context, metrics, &configuration, reports.clone());
     let target = context.health.target("component-reconciler");
     let list = async |loader: &mut Loader| {
         let listed = operator.first_components(waiting).await?;
+        for (json, error) in &listed.unreadable {
+            loader.unreadable(json, error);
+        }
         loader.start(listed.components).await?;
         waiting.not_ready("starting");
         anyhow::Ok(())
@@ -124,7 +166,15 @@ async fn from_operator(
         let current = configuration.clone();
         tasks.spawn(
             "configuration reload",
-            reload::configuration(name.clone(), current, operator.clone(), events, deny, stop.clone()),
+            reload::configuration(
+                name.clone(),
+                current,
+                operator.clone(),
+                events,
+                deny,
+                reports.clone(),
+                stop.clone(),
+            ),
         );
         let stop = stop.clone();
         tasks.spawn("configuration stream", async move {
@@ -146,7 +196,7 @@ async fn from_files(context: &Start, metrics: &Metrics, tasks: &mut Tasks) -> an
     let configuration = disk::configuration(&settings.config, |name| std::env::var(name).ok())
         .context("error loading configuration")?;
     check(&configuration)?;
-    let mut loader = loader(context, metrics, &configuration);
+    let mut loader = loader(context, metrics, &configuration, Reports::default());
     let read = disk::components(&settings.resources, &settings.namespace, &settings.app_id)
         .context("failed to load components")?;
     loader.start(read.components).await?;
@@ -167,7 +217,23 @@ async fn from_files(context: &Start, metrics: &Metrics, tasks: &mut Tasks) -> an
     Ok(configuration)
 }
 
-fn operator(context: &Start) -> anyhow::Result<Operator> {
+/// Reads the Configuration that the sidecar starts with.
+fn read_configuration(name: &str, json: &[u8], reports: &Reports) -> anyhow::Result<Configuration> {
+    let (_, revision) = identify(json).unwrap_or_default();
+    match Configuration::from_json(json) {
+        Ok(configuration) => {
+            reload::judge(reports, name, &revision, &configuration, &configuration);
+            Ok(configuration)
+        }
+        Err(error) => {
+            reports.rejected(Configuration::KIND, name, &revision, Rejection::unreadable(&error));
+            Err(error).with_context(|| format!("configuration {name} cannot be read"))
+        }
+    }
+}
+
+/// The operator's API, and the channel to it.
+fn operator(context: &Start) -> anyhow::Result<(Operator, Channel)> {
     let Settings {
         operator: address,
         trust_domain,
@@ -182,10 +248,11 @@ fn operator(context: &Start) -> anyhow::Result<Operator> {
     let channel = identity
         .channel(address, Expect::Id(id))
         .context("--control-plane-address")?;
-    Ok(Operator::new(channel, context.settings.identity_namespace(), address))
+    let operator = Operator::new(channel.clone(), context.settings.identity_namespace(), address);
+    Ok((operator, channel))
 }
 
-fn loader(context: &Start, metrics: &Metrics, configuration: &Configuration) -> Loader {
+fn loader(context: &Start, metrics: &Metrics, configuration: &Configuration, reports: Reports) -> Loader {
     let settings = &context.settings;
     let resolution = metadata::Context {
         app_id: settings.app_id.clone(),
@@ -196,7 +263,13 @@ fn loader(context: &Start, metrics: &Metrics, configuration: &Configuration) -> 
         env: |name| std::env::var(name).ok(),
     };
     let deny = DenyList::new(configuration.denied_components());
-    Loader::new(Arc::clone(&context.components), resolution, deny, metrics.clone())
+    Loader::new(
+        Arc::clone(&context.components),
+        resolution,
+        deny,
+        metrics.clone(),
+        reports,
+    )
 }
 
 /// Refuses a Configuration that closes something which would stay open here.

@@ -13,7 +13,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::SHORTEST_PAUSE;
 use crate::{
-    resources::{DecodeError, component::Component, configuration::Configuration},
+    resources::{DecodeError, component::Component},
     text,
 };
 
@@ -35,16 +35,14 @@ pub enum Error {
     },
     #[error("configuration {name} not found in namespace {namespace}")]
     NoConfiguration { name: String, namespace: String },
-    #[error("configuration {name} cannot be read: {error}")]
-    Configuration { name: String, error: DecodeError },
 }
 
 /// What a list of components came to.
 #[derive(Debug)]
 pub struct Listed {
     pub components: Vec<Component>,
-    /// How many could not be read; they may be any of those known before.
-    pub unreadable: usize,
+    /// What could not be read; they may be any of those known before.
+    pub unreadable: Vec<(Bytes, DecodeError)>,
 }
 
 /// The operator's API for this workload; clones share the connection.
@@ -77,15 +75,12 @@ impl Operator {
         let answer = timely(client.list_components(request)).await?;
         let mut listed = Listed {
             components: Vec::with_capacity(answer.components.len()),
-            unreadable: 0,
+            unreadable: Vec::new(),
         };
         for json in answer.components {
             match Component::from_json(&json) {
                 Ok(component) => listed.components.push(component),
-                Err(error) => {
-                    tracing::error!(%error, "the operator sent a component that cannot be read");
-                    listed.unreadable += 1;
-                }
+                Err(error) => listed.unreadable.push((json, error)),
             }
         }
         Ok(listed)
@@ -106,11 +101,11 @@ impl Operator {
             .map(|answer| answer.configuration)
     }
 
-    /// The Configuration of that name, waiting for the operator as long as it takes.
+    /// The JSON of the Configuration of that name, waiting for the operator as long as it takes.
     ///
     /// # Errors
-    /// When the operator refuses, there is no such object, or it cannot be read.
-    pub async fn configuration(&self, name: &str, waiting: &Target) -> Result<Configuration, Error> {
+    /// When the operator refuses or there is no such object.
+    pub async fn configuration(&self, name: &str, waiting: &Target) -> Result<Bytes, Error> {
         let json = self
             .persistently("read the Configuration", waiting, || self.configuration_json(name))
             .await?;
@@ -120,23 +115,19 @@ impl Operator {
                 namespace: self.namespace.clone(),
             });
         }
-        Configuration::from_json(&json).map_err(|error| Error::Configuration {
-            name: name.to_owned(),
-            error,
-        })
+        Ok(json)
     }
 
-    /// The Configuration of that name now; `None` when it cannot be had or read, which is logged.
-    pub async fn configuration_now(&self, name: &str) -> Option<Configuration> {
-        let unreadable = |error: String| tracing::warn!(error, name, "the Configuration cannot be read again");
-        let json = self
-            .configuration_json(name)
-            .await
-            .map_err(|status| unreadable(text::status(&status)))
-            .ok()?;
-        Configuration::from_json(&json)
-            .map_err(|error| unreadable(error.to_string()))
-            .ok()
+    /// The JSON of the Configuration of that name now; `None` when it cannot be had, which is logged.
+    pub async fn configuration_now(&self, name: &str) -> Option<Bytes> {
+        match self.configuration_json(name).await {
+            Ok(json) => Some(json).filter(|json| !json.is_empty()),
+            Err(status) => {
+                let error = text::status(&status);
+                tracing::warn!(error, name, "the Configuration cannot be read again");
+                None
+            }
+        }
     }
 
     /// Lists the components, waiting for the operator as long as it takes.

@@ -13,7 +13,7 @@ use outrigger_identity::ClientAuth;
 const STORE: &str = "state.in-memory";
 
 /// Starts a sidecar that injection could have started.
-async fn sidecar(authority: &Authority, operator: &str, more: &[&str]) -> Daprd {
+pub async fn sidecar(authority: &Authority, operator: &str, more: &[&str]) -> Daprd {
     let sentry = authority.serve().await;
     let mut words = vec![
         "--mode",
@@ -44,7 +44,7 @@ async fn sidecar(authority: &Authority, operator: &str, more: &[&str]) -> Daprd 
     Daprd::start(&words, &env)
 }
 
-async fn running(daprd: &mut Daprd) {
+pub async fn running(daprd: &mut Daprd) {
     daprd
         .line(|line| message(line).starts_with("dapr initialized. Status: Running."))
         .await;

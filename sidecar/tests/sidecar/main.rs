@@ -10,5 +10,6 @@ mod kubernetes;
 mod mesh;
 mod process;
 mod reload;
+mod reports;
 mod state;
 mod support;

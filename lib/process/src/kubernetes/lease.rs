@@ -8,7 +8,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{Api, ResourceExt, api::PostParams};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Names and timings of an election.
@@ -44,6 +47,7 @@ pub struct Election {
     api: Api<Lease>,
     params: Params,
     seen: Option<Observed>,
+    holder: watch::Sender<String>,
 }
 
 /// The last version of the Lease we saw, and when, by our own clock.
@@ -58,7 +62,28 @@ impl Election {
             api,
             params,
             seen: None,
+            holder: watch::Sender::default(),
         }
+    }
+
+    /// Who we are.
+    pub fn identity(&self) -> &str {
+        &self.params.identity
+    }
+
+    /// Who held the lease at this process's last look; empty if nobody did. It looks as often as it tries for the lease.
+    pub fn holder(&self) -> watch::Receiver<String> {
+        self.holder.subscribe()
+    }
+
+    fn saw_holder(&self, identity: &str) {
+        self.holder.send_if_modified(|holder| {
+            let changed = holder != identity;
+            if changed {
+                identity.clone_into(holder);
+            }
+            changed
+        });
     }
 
     /// Whenever this process holds the lease, runs `work` with a token that is cancelled when the lease is lost; waits for it
@@ -147,7 +172,7 @@ impl Election {
                 ..Default::default()
             };
             lease.metadata.name = Some(self.params.name.clone());
-            return settle(self.api.create(&PostParams::default(), &lease).await);
+            return self.settle(self.api.create(&PostParams::default(), &lease).await);
         };
         let version = lease.resource_version().unwrap_or_default();
         if self.seen.as_ref().is_none_or(|seen| seen.version != version) {
@@ -164,6 +189,7 @@ impl Election {
         });
         let expired = self.seen.as_ref().is_some_and(|seen| seen.at.elapsed() >= duration);
         if !ours && !holder.is_empty() && !expired {
+            self.saw_holder(holder);
             return Ok(false);
         }
         let acquired = if ours {
@@ -173,7 +199,7 @@ impl Election {
         };
         let transitions = spec.lease_transitions.unwrap_or(0).saturating_add(i32::from(!ours));
         lease.spec = Some(self.spec(acquired, now, transitions));
-        settle(
+        self.settle(
             self.api
                 .replace(&self.params.name, &PostParams::default(), &lease)
                 .await,
@@ -209,6 +235,18 @@ impl Election {
         }
     }
 
+    /// A 409 means that another replica wrote first: a lost race, not an error.
+    fn settle(&self, result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+        match result {
+            Ok(_) => {
+                self.saw_holder(&self.params.identity);
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn spec(&self, acquired: MicroTime, renewed: MicroTime, transitions: i32) -> LeaseSpec {
         LeaseSpec {
             holder_identity: Some(self.params.identity.clone()),
@@ -218,14 +256,5 @@ impl Election {
             lease_transitions: Some(transitions),
             ..Default::default()
         }
-    }
-}
-
-/// A 409 means that another replica wrote first: a lost race, not an error.
-fn settle(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
-    match result {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
-        Err(error) => Err(error),
     }
 }

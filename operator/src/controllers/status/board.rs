@@ -9,18 +9,21 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, api::ApiResource};
 use outrigger_core::backoff::Backoff;
-use outrigger_crds::{DaprResource, Guarded, Related, Status, Unresolved, secrets::unresolved};
+use outrigger_crds::{Configuration, DaprResource, Guarded, Related, Status, Unresolved, secrets::unresolved};
 use outrigger_process::kubernetes::watch::ObjectKey;
+use outrigger_proto::outrigger::operator::v1::ShareRequest;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
     decision::{Finding, Outcome},
     facts::{Fact, Facts, Knowledge, Source},
+    gathered::{Affected, Audience, Gathered},
     links::{Links, Surroundings},
+    reported::{GRACE, JUDGING, Published, Reported},
 };
 use crate::{
-    pods::PodChange,
+    pods::{PodChange, Pods},
     queue::Queue,
     secrets::{Found, lookup},
 };
@@ -41,6 +44,7 @@ pub struct Board {
     pub(super) queue: Queue<Id>,
     /// The control plane's Configuration.
     system: ObjectKey,
+    pods: Arc<Pods>,
 }
 
 #[derive(Default)]
@@ -49,6 +53,11 @@ struct Inner {
     facts: Facts,
     /// Who depends on each fact.
     dependents: HashMap<Fact, BTreeSet<Id>>,
+    gathered: Gathered,
+    /// The last replica that shares.
+    replica: u64,
+    /// Until then sidecars may be connected that no replica has told of: this one began to lead, or a replica is gone.
+    unsettled_until: Option<Instant>,
 }
 
 struct Entry {
@@ -60,6 +69,12 @@ struct Entry {
     retry: Backoff,
     /// What an Event said last in this term: other leaders tell of what happens between two.
     told: Option<Outcome>,
+    /// Whether the last Event about sidecars was that some reject it.
+    told_rejected: Option<bool>,
+    /// When its generation was seen.
+    since: Instant,
+    /// Since when less is known of sidecars than its status says.
+    lacking: Option<Instant>,
 }
 
 /// What is known of an object.
@@ -77,6 +92,7 @@ pub(super) struct Look {
     pub(super) view: Arc<View>,
     pub(super) current: Option<Status>,
     pub(super) surroundings: Surroundings,
+    pub(super) reported: Reported,
 }
 
 /// The Secrets that an object refers to.
@@ -133,11 +149,12 @@ impl View {
 
 impl Board {
     /// `system` is the control plane's Configuration, which no pod names.
-    pub fn new(system: ObjectKey) -> Self {
+    pub fn new(system: ObjectKey, pods: Arc<Pods>) -> Self {
         Self {
             inner: Mutex::default(),
             queue: Queue::default(),
             system,
+            pods,
         }
     }
 
@@ -159,6 +176,10 @@ impl Board {
         match inner.entries.get_mut(&id) {
             // A new object of the name begins anew.
             Some(entry) if entry.view.reference.uid == view.reference.uid => {
+                if entry.view.generation != view.generation {
+                    entry.since = now;
+                    entry.lacking = None;
+                }
                 entry.view = view;
                 entry.current = current;
             }
@@ -169,6 +190,9 @@ impl Board {
                     not_before: None,
                     retry: RETRY,
                     told: None,
+                    told_rejected: None,
+                    since: now,
+                    lacking: None,
                 };
                 inner.entries.insert(id.clone(), entry);
             }
@@ -218,6 +242,45 @@ impl Board {
         self.queue.next().await
     }
 
+    /// Takes in that this replica begins to lead, and has heard of no sidecars yet.
+    pub fn begin_gathering(&self, now: Instant) {
+        let mut inner = self.inner.lock();
+        inner.unsettled_until = Some(now + GRACE);
+        for entry in inner.entries.values_mut() {
+            entry.lacking = None;
+        }
+    }
+
+    /// A number for a replica that shares what its sidecars report.
+    pub fn replica(&self) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.replica += 1;
+        inner.replica
+    }
+
+    /// Takes in what a replica shares.
+    pub fn gather(&self, replica: u64, request: ShareRequest, now: Instant) {
+        let mut inner = self.inner.lock();
+        let affected = inner.gathered.take(replica, request);
+        self.requeue_affected(&inner, &affected, now);
+    }
+
+    /// Takes in that a replica is gone. Its sidecars will come back elsewhere.
+    pub fn forget_replica(&self, replica: u64, now: Instant) {
+        let mut inner = self.inner.lock();
+        inner.unsettled_until = Some(now + GRACE);
+        let affected = inner.gathered.forget(replica);
+        self.requeue_affected(&inner, &affected, now);
+    }
+
+    fn requeue_affected(&self, inner: &Inner, affected: &Affected, now: Instant) {
+        for id in inner.entries.keys() {
+            if affected.objects.contains(id) || affected.namespaces.contains(&id.key.namespace) {
+                self.requeue(inner, id, now);
+            }
+        }
+    }
+
     fn requeue_dependents(&self, inner: &Inner, facts: &[Fact], now: Instant) {
         for id in facts.iter().filter_map(|fact| inner.dependents.get(fact)).flatten() {
             self.requeue(inner, id, now);
@@ -234,6 +297,7 @@ impl Board {
         let mut inner = self.inner.lock();
         for entry in inner.entries.values_mut() {
             entry.told = None;
+            entry.told_rejected = None;
         }
         for id in inner.entries.keys() {
             self.requeue(&inner, id, now);
@@ -243,17 +307,71 @@ impl Board {
     /// `None` if the object is gone, or is to be looked at later: because something that it depends on is not known yet, or
     /// it changed while its status was being written.
     pub(super) fn look(&self, id: &Id, now: Instant) -> Option<Look> {
-        let inner = self.inner.lock();
-        let entry = inner.entries.get(id)?;
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let entry = inner.entries.get_mut(id)?;
         if let Some(not_before) = entry.not_before.filter(|at| *at > now) {
             self.queue.add(id.clone(), not_before);
             return None;
         }
+        let surroundings = entry.view.links.check(&id.key, &inner.facts)?;
+        let audience = match id.kind {
+            Configuration::KIND => Audience::Users(inner.facts.users(&id.key)),
+            _ => Audience::Scopes(&entry.view.links.scopes),
+        };
+        let generation = entry.view.generation.unwrap_or_default();
+        let reported = inner.gathered.sum(id, generation, audience);
+        let unsettled = inner.unsettled_until.filter(|until| *until > now);
         Some(Look {
             view: entry.view.clone(),
             current: entry.current.clone(),
-            surroundings: entry.view.links.check(&id.key, &inner.facts)?,
+            surroundings,
+            reported: self.settle(id, entry, reported, unsettled, now),
         })
+    }
+
+    /// What may be said of sidecars now. Has the object looked at again when that changes with time alone.
+    fn settle(
+        &self,
+        id: &Id,
+        entry: &mut Entry,
+        mut reported: Reported,
+        unsettled: Option<Instant>,
+        now: Instant,
+    ) -> Reported {
+        let published = Published::of(entry.current.as_ref(), entry.view.generation);
+        if published.is_ready || now >= entry.since + JUDGING {
+            reported.awaited = 0;
+        } else if reported.awaited > 0 {
+            self.queue.add(id.clone(), entry.since + JUDGING);
+        }
+        // A generation that was not ready before is not before those are heard who are only on their way.
+        let missing = published.counts.matching - reported.counts.matching;
+        if let Some(until) = unsettled.filter(|_| missing > 0 && !published.is_ready) {
+            reported.counts.matching += missing;
+            reported.awaited += missing;
+            self.queue.add(id.clone(), until);
+        }
+        if !reported.lacks(&published, unsettled.is_some()) {
+            entry.lacking = None;
+            return reported;
+        }
+        let until = *entry.lacking.get_or_insert(now) + GRACE;
+        // A pod whose sidecar rejects the object and ends comes back again and again, each time for a moment.
+        let comes_back = || {
+            let mut pods = published.rejections.iter().map(|rejection| &rejection.pod);
+            reported.counts.matching < published.counts.matching
+                && pods.any(|pod| self.pods.has(&id.key.namespace, pod))
+        };
+        if now < until {
+            self.queue.add(id.clone(), until);
+        } else if comes_back() {
+            self.queue.add(id.clone(), now + GRACE);
+        } else {
+            return reported;
+        }
+        reported.keep(&published);
+        reported
     }
 
     /// Remembers a write, so that neither a second one follows soon nor the watch has to deliver it first.
@@ -275,6 +393,13 @@ impl Board {
             entry.not_before = Some(at);
             self.queue.add(id.clone(), at);
         }
+    }
+
+    /// Whether it is news to those who read Events that sidecars reject an object, or do so no longer.
+    pub(super) fn is_news_of_sidecars(&self, id: &Id, before: bool, rejected: bool) -> bool {
+        let mut inner = self.inner.lock();
+        let entry = inner.entries.get_mut(id);
+        entry.is_some_and(|entry| entry.told_rejected.replace(rejected).unwrap_or(before) != rejected)
     }
 
     /// Whether an outcome is news to those who read Events: other than what the last one said, or else than what stood in the

@@ -2,9 +2,11 @@ use outrigger_crds::{Component, Configuration, HTTPEndpoint, Subscription, statu
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use outrigger_proto::outrigger::operator::v1::{Attendance, Followers, TalliedRejection, Tally};
+
 use super::*;
 use crate::{
-    controllers::status::{decision::MAX_WARNINGS, links::Store},
+    controllers::status::{Verdict, decision::MAX_WARNINGS, links::Store, next_status},
     pods::{PodMetadata, Pods, Selection},
 };
 
@@ -19,7 +21,7 @@ const MISSING: Outcome = Outcome {
 };
 
 fn board() -> Board {
-    let board = Board::new(ObjectKey::new("shop", "daprsystem"));
+    let board = Board::new(ObjectKey::new("shop", "daprsystem"), Arc::default());
     for source in [Source::Components, Source::Subscriptions, Source::Pods] {
         board.known(source, Knowledge::Complete, Instant::now());
     }
@@ -309,12 +311,20 @@ async fn the_first_and_the_last_pod_of_an_app_count() {
     assert!(warnings(&board, &scoped).is_empty() && warnings(&board, &configuration).is_empty());
     apply("b", "cart");
     apply("b", "cart");
-    apply("c", "till");
     assert!(due(&board).await.is_empty());
+    apply("c", "till");
+    assert_eq!(
+        due(&board).await,
+        BTreeSet::from([configuration.clone()]),
+        "it has one more app"
+    );
     apply("a", "till");
     assert!(due(&board).await.is_empty());
     apply("b", "till");
-    assert_eq!(due(&board).await, BTreeSet::from([scoped.clone()]));
+    assert_eq!(
+        due(&board).await,
+        BTreeSet::from([scoped.clone(), configuration.clone()])
+    );
     assert_eq!(warnings(&board, &scoped).len(), 1);
     for name in ["a", "b", "c"] {
         board.observe_pod(
@@ -328,7 +338,7 @@ async fn the_first_and_the_last_pod_of_an_app_count() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_said_before_everything_it_depends_on_is_known() {
-    let board = Board::new(ObjectKey::new("shop", "daprsystem"));
+    let board = Board::new(ObjectKey::new("shop", "daprsystem"), Arc::default());
     let plain = component(&board, "db", "state.redis");
     let stored = json!({"spec": {"baseUrl": "http://x"}, "auth": {"secretStore": "vault"}, "scopes": ["cart"]});
     let stored = observe::<HTTPEndpoint>(&board, "api", stored);
@@ -409,4 +419,196 @@ async fn nothing_is_kept_of_what_is_gone() {
     let inner = board.inner.lock();
     assert!(inner.entries.is_empty() && inner.dependents.is_empty());
     assert!(inner.facts.is_empty());
+}
+
+/// What a replica with this many sidecars of the app cart shares about the component `db`.
+fn share(sidecars: u32, generation: i64, loaded: u32, rejected: u32) -> ShareRequest {
+    let rejections = (0..rejected).map(|n| TalliedRejection {
+        pod: format!("cart-{n}"),
+        reason: "InitFailed".into(),
+        message: "no route".into(),
+        judged_at: 1,
+    });
+    let followers = Followers {
+        kind: "Component".into(),
+        sidecars,
+    };
+    ShareRequest {
+        tallies: vec![Tally {
+            kind: "Component".into(),
+            namespace: "shop".into(),
+            name: "db".into(),
+            app: "cart".into(),
+            generation,
+            loaded,
+            rejected,
+            rejections: rejections.collect(),
+        }],
+        attendances: vec![Attendance {
+            namespace: "shop".into(),
+            app: "cart".into(),
+            sidecars,
+            followers: vec![followers],
+        }],
+    }
+}
+
+fn db(board: &Board, generation: i64) -> Id {
+    let object = json!({
+        "metadata": {"name": "db", "namespace": "shop", "uid": "db", "generation": generation},
+        "spec": {"type": "state.redis", "version": "v1", "metadata": []},
+    });
+    let object: Guarded<Component> = serde_json::from_str(&object.to_string()).unwrap();
+    // The status that it has is kept, as the API server does.
+    let id = Id {
+        kind: "Component",
+        key: ObjectKey::new("shop", "db"),
+    };
+    let current = board
+        .inner
+        .lock()
+        .entries
+        .get(&id)
+        .and_then(|entry| entry.current.clone());
+    board.observe(&object, &Arc::new(ApiResource::erase::<Component>(&())), Instant::now());
+    if let Some(entry) = board.inner.lock().entries.get_mut(&id) {
+        entry.current = current;
+    }
+    id
+}
+
+/// What the writer would do: status, reason and counts of what it writes, or `None` if it writes nothing.
+async fn write(board: &Board, id: &Id) -> Option<(String, String, (i32, i32, i32))> {
+    // What is looked at is no longer due.
+    due(board).await;
+    let found = look(board, id)?;
+    let verdict = Verdict {
+        outcome: ACCEPTED,
+        message: String::new(),
+    };
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
+    let status = next_status(
+        &verdict,
+        &found.reported,
+        found.view.generation,
+        found.current.as_ref(),
+        &now,
+    )?;
+    board.written(id, &found.view, status.clone(), Instant::now());
+    let counts = status.sidecars.unwrap_or_default();
+    let ready = status.condition(outrigger_crds::status::ConditionType::Ready).unwrap();
+    let counts = (counts.matching, counts.loaded, counts.rejected);
+    Some((ready.status.clone(), ready.reason.clone(), counts))
+}
+
+fn wrote(status: &str, reason: &str, counts: (i32, i32, i32)) -> Option<(String, String, (i32, i32, i32))> {
+    Some((status.to_owned(), reason.to_owned(), counts))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_generation_awaits_its_sidecars_but_not_for_ever() {
+    let board = board();
+    let (first, second) = (board.replica(), board.replica());
+    board.gather(first, share(2, 0, 0, 0), Instant::now());
+    board.gather(second, share(1, 0, 0, 0), Instant::now());
+    let id = db(&board, 1);
+    assert_eq!(write(&board, &id).await, wrote("Unknown", "AwaitingReports", (3, 0, 0)));
+    board.gather(first, share(2, 1, 2, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("Unknown", "AwaitingReports", (3, 2, 0)));
+    board.gather(second, share(1, 1, 1, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("True", "Loaded", (3, 3, 0)));
+
+    // Verdicts on the generation before say nothing of this one.
+    db(&board, 2);
+    assert_eq!(write(&board, &id).await, wrote("Unknown", "AwaitingReports", (3, 0, 0)));
+    board.gather(first, share(2, 2, 1, 1), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (3, 1, 1)));
+    board.gather(first, share(2, 2, 2, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("Unknown", "AwaitingReports", (3, 2, 0)));
+    tokio::time::advance(JUDGING).await;
+    assert_eq!(board.queue.next().await, id, "time alone makes it due");
+    assert_eq!(write(&board, &id).await, wrote("True", "Loaded", (3, 2, 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_gone_counts_until_it_had_time_to_come_back() {
+    let board = board();
+    let replica = board.replica();
+    let id = db(&board, 1);
+    board.gather(replica, share(3, 1, 2, 1), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (3, 2, 1)));
+    board.gather(replica, share(2, 1, 2, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, None);
+    tokio::time::advance(GRACE / 2).await;
+    // It came back, and has another opinion.
+    board.gather(replica, share(3, 1, 3, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("True", "Loaded", (3, 3, 0)));
+
+    board.gather(replica, share(1, 1, 1, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, None);
+    tokio::time::advance(GRACE).await;
+    assert_eq!(board.queue.next().await, id, "time alone makes it due");
+    assert_eq!(write(&board, &id).await, wrote("True", "Loaded", (1, 1, 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_takes_nothing_back_before_it_has_heard_of_everyone() {
+    let old = board();
+    let id = db(&old, 1);
+    old.gather(old.replica(), share(4, 1, 3, 1), Instant::now());
+    write(&old, &id).await.unwrap();
+    let status = look(&old, &id).unwrap().current;
+
+    let board = board();
+    db(&board, 1);
+    board.inner.lock().entries.get_mut(&id).unwrap().current = status;
+    board.begin_gathering(Instant::now());
+    assert_eq!(write(&board, &id).await, None);
+    let (first, second) = (board.replica(), board.replica());
+    board.gather(first, share(2, 1, 2, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, None);
+    // As many as before, but perhaps not the same ones.
+    board.gather(first, share(4, 1, 4, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (4, 4, 1)));
+    // A new one more is no reason to wait.
+    board.gather(second, share(1, 1, 0, 1), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (5, 4, 1)));
+    // An edit is not ready before as many have judged it as there were.
+    board.gather(first, share(3, 2, 3, 0), Instant::now());
+    board.gather(second, share(1, 2, 1, 0), Instant::now());
+    db(&board, 2);
+    assert_eq!(write(&board, &id).await, wrote("Unknown", "AwaitingReports", (5, 4, 0)));
+    tokio::time::advance(GRACE).await;
+    assert_eq!(board.queue.next().await, id, "time alone makes it due");
+    assert_eq!(write(&board, &id).await, wrote("True", "Loaded", (4, 4, 0)));
+
+    // A replica that is gone begins the wait anew.
+    board.forget_replica(first, Instant::now());
+    assert_eq!(write(&board, &id).await, None);
+    tokio::time::advance(GRACE).await;
+    assert_eq!(write(&board, &id).await, wrote("True", "Loaded", (1, 1, 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_sidecar_ends_again_and_again_keeps_its_rejection() {
+    let pods = Arc::<Pods>::default();
+    let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "cart"});
+    let pod = json!({"metadata": {"name": "cart-0", "namespace": "shop", "uid": "p", "annotations": annotations}});
+    pods.apply(&serde_json::from_value(pod).unwrap());
+    let board = Board::new(ObjectKey::new("shop", "daprsystem"), pods.clone());
+    for source in [Source::Components, Source::Subscriptions, Source::Pods] {
+        board.known(source, Knowledge::Complete, Instant::now());
+    }
+    let replica = board.replica();
+    let id = db(&board, 1);
+    board.gather(replica, share(1, 1, 0, 1), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (1, 0, 1)));
+    board.gather(replica, share(0, 1, 0, 0), Instant::now());
+    for _ in 0..5 {
+        assert_eq!(write(&board, &id).await, None);
+        tokio::time::advance(GRACE).await;
+        assert_eq!(board.queue.next().await, id);
+    }
+    pods.delete(&ObjectKey::new("shop", "cart-0"), Selection::NotInjected);
+    assert_eq!(write(&board, &id).await, wrote("True", "NoSidecars", (0, 0, 0)));
 }

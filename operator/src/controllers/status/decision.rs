@@ -4,10 +4,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use outrigger_crds::{
     Status, Unresolved,
     secrets::Cause,
-    status::{ConditionType, Reason},
+    status::{ConditionType, Reason, SidecarCounts},
 };
 
-use super::links::{Store, Surroundings};
+use super::{
+    links::{Store, Surroundings},
+    reported::{self, Reported},
+};
 use crate::events::shortened;
 
 /// Longest message that Kubernetes's conventions allow a condition, in bytes.
@@ -106,24 +109,36 @@ fn listed(texts: &[&str]) -> String {
     }
 }
 
-/// Reason and message of `Ready`, whose value is that of `Accepted`: what sidecars report is not known here.
-fn ready(verdict: &Verdict) -> (Reason, String) {
+/// Value, reason and message of `Ready`.
+fn ready(verdict: &Verdict, reported: &Reported) -> (Option<bool>, Reason, String) {
     match verdict.outcome.accepted {
-        Some(true) => (Reason::NoSidecars, "accepted; no sidecar has reported on it".to_owned()),
-        _ => (Reason::NotAccepted, verdict.message.clone()),
+        Some(true) => reported::ready(reported),
+        other => (other, Reason::NotAccepted, verdict.message.clone()),
     }
 }
 
 /// The status to write, unless the object has it already. Whatever else the status holds is not ours.
-pub fn next_status(verdict: &Verdict, generation: Option<i64>, current: Option<&Status>, now: &Time) -> Option<Status> {
-    let (ready_reason, ready_message) = ready(verdict);
+pub fn next_status(
+    verdict: &Verdict,
+    reported: &Reported,
+    generation: Option<i64>,
+    current: Option<&Status>,
+    now: &Time,
+) -> Option<Status> {
+    let Outcome { accepted, reason } = verdict.outcome;
+    let (is_ready, ready_reason, ready_message) = ready(verdict, reported);
     let conditions = [
-        (ConditionType::Accepted, verdict.outcome.reason, verdict.message.clone()),
-        (ConditionType::Ready, ready_reason, ready_message),
+        (ConditionType::Accepted, accepted, reason, verdict.message.clone()),
+        (
+            ConditionType::Ready,
+            is_ready,
+            ready_reason,
+            shortened(ready_message, MAX_MESSAGE),
+        ),
     ];
     let before = |type_| current.and_then(|status| status.condition(type_));
-    let conditions = conditions.map(|(type_, reason, message)| {
-        let status = text(verdict.outcome.accepted);
+    let conditions = conditions.map(|(type_, value, reason, message)| {
+        let status = text(value);
         let unchanged = before(type_).filter(|condition| condition.status == status);
         Condition {
             type_: type_.as_str().to_owned(),
@@ -134,14 +149,20 @@ pub fn next_status(verdict: &Verdict, generation: Option<i64>, current: Option<&
             last_transition_time: unchanged.map_or_else(|| now.clone(), |same| same.last_transition_time.clone()),
         }
     });
+    let sidecars = Some(reported.counts).filter(|counts| *counts != SidecarCounts::default());
+    let rejections = Some(&reported.rejections).filter(|rejections| !rejections.is_empty());
     let same = current.is_some_and(|current| {
         let found = [ConditionType::Accepted, ConditionType::Ready].map(|type_| current.condition(type_));
-        current.observed_generation == generation && found == conditions.each_ref().map(Some)
+        current.observed_generation == generation
+            && found == conditions.each_ref().map(Some)
+            && current.sidecars == sidecars
+            && current.rejections.as_ref() == rejections
     });
     (!same).then(|| Status {
         observed_generation: generation,
         conditions: Some(conditions.into()),
-        ..Default::default()
+        sidecars,
+        rejections: rejections.cloned(),
     })
 }
 

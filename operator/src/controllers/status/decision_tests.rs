@@ -104,7 +104,7 @@ fn what_cannot_be_told_is_unknown() {
         let verdict = judge(&valid(&[]), &surroundings, &secrets);
         assert_eq!(verdict.outcome, outcome(None, Reason::ReferenceUnreadable));
         assert_eq!(verdict.message, "not allowed");
-        let status = next_status(&verdict, Some(1), None, &at(1)).unwrap();
+        let status = next_status(&verdict, &Reported::default(), Some(1), None, &at(1)).unwrap();
         assert_eq!(status.condition(ConditionType::Ready).unwrap().status, "Unknown");
     }
 }
@@ -122,7 +122,9 @@ fn messages_are_bounded() {
 #[test]
 fn nothing_is_written_twice() {
     let verdict = judge(&valid(&[]), &alone(), &nothing());
-    let next = |verdict, generation, current, second| next_status(verdict, Some(generation), current, &at(second));
+    let next = |verdict, generation, current, second| {
+        next_status(verdict, &Reported::default(), Some(generation), current, &at(second))
+    };
     let first = next(&verdict, 3, None, 1).unwrap();
     let ready = first.condition(ConditionType::Ready).unwrap();
     assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "NoSidecars"));
@@ -145,7 +147,7 @@ fn nothing_is_written_twice() {
 #[test]
 fn what_others_add_to_a_status_is_left_alone_and_what_they_change_is_mended() {
     let verdict = judge(&valid(&[]), &alone(), &nothing());
-    let mut status = next_status(&verdict, Some(3), None, &at(1)).unwrap();
+    let mut status = next_status(&verdict, &Reported::default(), Some(3), None, &at(1)).unwrap();
     let conditions = status.conditions.as_mut().unwrap();
     conditions.reverse();
     let foreign = Condition {
@@ -153,10 +155,13 @@ fn what_others_add_to_a_status_is_left_alone_and_what_they_change_is_mended() {
         ..conditions[0].clone()
     };
     conditions.push(foreign);
-    assert_eq!(next_status(&verdict, Some(3), Some(&status), &at(2)), None);
+    assert_eq!(
+        next_status(&verdict, &Reported::default(), Some(3), Some(&status), &at(2)),
+        None
+    );
 
     status.conditions.as_mut().unwrap()[0].message = "mine".into();
-    assert!(next_status(&verdict, Some(3), Some(&status), &at(2)).is_some());
+    assert!(next_status(&verdict, &Reported::default(), Some(3), Some(&status), &at(2)).is_some());
 }
 
 #[test]
@@ -166,7 +171,7 @@ fn an_outcome_is_read_back_from_a_status() {
         judge(&valid(&[]), &alone(), &unresolved(Cause::NoSuchKey)),
         judge(&valid(&[]), &alone(), &SecretState::Unknown("why".into())),
     ] {
-        let status = next_status(&verdict, Some(1), None, &at(1)).unwrap();
+        let status = next_status(&verdict, &Reported::default(), Some(1), None, &at(1)).unwrap();
         assert_eq!(Outcome::of(&status), Some(verdict.outcome));
     }
     assert_eq!(Outcome::of(&Status::default()), None);

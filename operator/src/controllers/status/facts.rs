@@ -13,7 +13,7 @@ use crate::pods::PodChange;
 pub(super) enum Fact {
     /// Whether a pod has the app id; the key's name is the id.
     App(ObjectKey),
-    /// Whether a pod names the Configuration.
+    /// The apps whose pods name the Configuration.
     Use(ObjectKey),
     /// Type and scopes of the component.
     Component(ObjectKey),
@@ -86,8 +86,8 @@ pub(super) struct Facts {
     sources: HashMap<Source, Knowledge>,
     /// How many pods have each app id.
     apps: HashMap<ObjectKey, usize>,
-    /// How many pods name each Configuration.
-    uses: HashMap<ObjectKey, usize>,
+    /// By Configuration, how many pods of each app name it.
+    uses: HashMap<ObjectKey, HashMap<String, usize>>,
     components: HashMap<ObjectKey, ComponentFact>,
     topics: HashMap<Topic, Subscribers>,
     /// By Subscription, its topic.
@@ -195,20 +195,39 @@ impl Facts {
         let (before, after) = (change.before.as_ref(), change.after.as_ref());
         let mut changed = Vec::new();
         // First those that come, so that a pod that changes does not make its app vanish in between.
-        for (info, count) in [(after, up as Count), (before, down)] {
+        for (info, comes) in [(after, true), (before, false)] {
             let Some(info) = info else { continue };
             let app = key(&info.app);
-            if count(&mut self.apps, &app) {
+            let is_news = match comes {
+                true => up(&mut self.apps, &app),
+                false => down(&mut self.apps, &app),
+            };
+            if is_news {
                 changed.push(Fact::App(app));
             }
             if let Some(configuration) = &info.configuration {
                 let configuration = key(configuration);
-                if count(&mut self.uses, &configuration) {
+                if self.use_of(&configuration, &info.app, comes) {
                     changed.push(Fact::Use(configuration));
                 }
             }
         }
         changed
+    }
+
+    /// Returns whether it is the first or the last pod of the app.
+    fn use_of(&mut self, configuration: &ObjectKey, app: &String, comes: bool) -> bool {
+        if comes {
+            return up(self.uses.entry(configuration.clone()).or_default(), app);
+        }
+        let Some(apps) = self.uses.get_mut(configuration) else {
+            return false;
+        };
+        let is_last = down(apps, app);
+        if apps.is_empty() {
+            self.uses.remove(configuration);
+        }
+        is_last
     }
 
     pub(super) fn has_app(&self, key: &ObjectKey) -> bool {
@@ -217,6 +236,11 @@ impl Facts {
 
     pub(super) fn is_used(&self, configuration: &ObjectKey) -> bool {
         self.uses.contains_key(configuration)
+    }
+
+    /// The apps whose pods name a Configuration.
+    pub(super) fn users(&self, configuration: &ObjectKey) -> Option<&HashMap<String, usize>> {
+        self.uses.get(configuration)
     }
 
     pub(super) fn component(&self, key: &ObjectKey) -> Option<&ComponentFact> {
@@ -228,17 +252,15 @@ impl Facts {
     }
 }
 
-type Count = fn(&mut HashMap<ObjectKey, usize>, &ObjectKey) -> bool;
-
 /// Returns whether it is the first.
-fn up(counts: &mut HashMap<ObjectKey, usize>, key: &ObjectKey) -> bool {
+fn up<K: Clone + Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
     let count = counts.entry(key.clone()).or_default();
     *count += 1;
     *count == 1
 }
 
 /// Returns whether it was the last.
-fn down(counts: &mut HashMap<ObjectKey, usize>, key: &ObjectKey) -> bool {
+fn down<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
     let Some(count) = counts.get_mut(key) else {
         return false;
     };

@@ -20,7 +20,7 @@ const NAMED: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct Links {
     references: Vec<Reference>,
-    scopes: Scopes,
+    pub(super) scopes: Scopes,
     /// Field and name of the secret store component.
     store: Option<(&'static str, String)>,
     topic: Option<Topic>,

@@ -6,7 +6,9 @@ mod board;
 mod decision;
 mod facts;
 mod gate;
+mod gathered;
 mod links;
+mod reported;
 mod topics;
 mod writer;
 
@@ -15,5 +17,6 @@ pub use self::{
     decision::{Finding, Outcome, SecretState, Verdict, judge, next_status},
     facts::{Knowledge, Source},
     links::{Store, Surroundings},
+    reported::{GRACE, JUDGING, Reported},
     writer::Writer,
 };

@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams},
 };
-use outrigger_crds::{Status, status::ConditionType};
+use outrigger_crds::{
+    Status,
+    status::{ConditionType, Reason},
+};
 use prometheus::IntCounterVec;
 use serde_json::json;
 use tokio::time::Instant;
@@ -92,13 +95,13 @@ impl Writer {
         };
         let verdict = judge(&view.finding, &look.surroundings, &secrets);
         let now = Time(jiff::Timestamp::now());
-        let Some(status) = next_status(&verdict, view.generation, look.current.as_ref(), &now) else {
+        let current = look.current.as_ref();
+        let Some(status) = next_status(&verdict, &look.reported, view.generation, current, &now) else {
             return;
         };
-        let before = look.current.as_ref().and_then(Outcome::of);
         if let Some(until) = self.gate.closed_until(id, Instant::now()) {
             self.board.queue.add(id.clone(), until);
-            self.tell(id, view, before, verdict).await;
+            self.tell(id, view, current, verdict, &status).await;
             return;
         }
         let written = self.write(id, view, &status).await;
@@ -115,14 +118,14 @@ impl Writer {
                 let reason = verdict.outcome.reason.as_str();
                 tracing::debug!(kind = id.kind, object = %id.key, reason, "status written");
                 self.gate.open(id);
-                self.board.written(id, view, status, now + PACE);
-                self.tell(id, view, before, verdict).await;
+                self.board.written(id, view, status.clone(), now + PACE);
+                self.tell(id, view, current, verdict, &status).await;
             }
             Written::Gone => {}
             Written::Refused(refusal) => {
                 let until = self.gate.close(id, refusal, now);
                 self.board.queue.add(id.clone(), until);
-                self.tell(id, view, before, verdict).await;
+                self.tell(id, view, current, verdict, &status).await;
             }
             Written::Failed(error) => {
                 tracing::warn!(kind = id.kind, object = %id.key, error, "cannot write the status; trying again");
@@ -130,7 +133,7 @@ impl Writer {
                 self.gate.open(id);
                 self.board.failed(id, now);
                 // It may never succeed: the API server writes no status to an object that its own schema cannot read.
-                self.tell(id, view, before, verdict).await;
+                self.tell(id, view, current, verdict, &status).await;
             }
         }
     }
@@ -199,17 +202,37 @@ impl Writer {
         }
     }
 
-    /// Publishes an Event if there is news.
-    async fn tell(&self, id: &Id, view: &View, before: Option<Outcome>, verdict: Verdict) {
-        if !self.board.is_news(id, before, verdict.outcome) {
-            return;
+    /// Publishes an Event if there is news, of the object itself or of its sidecars.
+    async fn tell(&self, id: &Id, view: &View, before: Option<&Status>, verdict: Verdict, after: &Status) {
+        if self.board.is_news(id, before.and_then(Outcome::of), verdict.outcome) {
+            let notice = Notice {
+                warning: verdict.outcome.accepted != Some(true),
+                reason: verdict.outcome.reason.as_str(),
+                action: ConditionType::Accepted.as_str(),
+                note: verdict.message,
+            };
+            self.events.publish(&view.reference, notice).await;
         }
-        let notice = Notice {
-            warning: verdict.outcome.accepted != Some(true),
-            reason: verdict.outcome.reason.as_str(),
-            action: ConditionType::Accepted.as_str(),
-            note: verdict.message,
-        };
-        self.events.publish(&view.reference, notice).await;
+        let Some((now, ready)) = rejection(after) else { return };
+        let before = before.and_then(rejection).is_some_and(|(before, _)| before);
+        let reason = Reason::ALL.iter().find(|reason| reason.as_str() == ready.reason);
+        if let Some(reason) = reason
+            && self.board.is_news_of_sidecars(id, before, now)
+        {
+            let notice = Notice {
+                warning: now,
+                reason: reason.as_str(),
+                action: ConditionType::Ready.as_str(),
+                note: ready.message.clone(),
+            };
+            self.events.publish(&view.reference, notice).await;
+        }
     }
+}
+
+/// Whether sidecars reject the object, and the condition that says so. `None` while that is not decided.
+fn rejection(status: &Status) -> Option<(bool, &Condition)> {
+    let ready = status.condition(ConditionType::Ready)?;
+    let undecided = ready.status == "Unknown" || ready.reason == Reason::NotAccepted.as_str();
+    (!undecided).then(|| (ready.reason == Reason::Rejected.as_str(), ready))
 }

@@ -13,7 +13,13 @@ fn loader() -> (Loader, Arc<Components>) {
     };
     let metrics = Metrics::new(&prometheus::Registry::new(), "cart", "shop").unwrap();
     (
-        Loader::new(components.clone(), context, DenyList::default(), metrics),
+        Loader::new(
+            components.clone(),
+            context,
+            DenyList::default(),
+            metrics,
+            Reports::default(),
+        ),
         components,
     )
 }

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod authority;
 pub mod operator;
+pub mod reports;
 
 use std::{
     collections::BTreeMap,

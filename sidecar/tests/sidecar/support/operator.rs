@@ -22,7 +22,10 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::authority::{Authority, listen};
+use super::{
+    authority::{Authority, listen},
+    reports::Reports,
+};
 
 type Updates<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -30,6 +33,8 @@ type Updates<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Clone)]
 pub struct Operator {
     state: Arc<State>,
+    /// Upstream's has no such service.
+    reports: Option<Reports>,
 }
 
 struct State {
@@ -57,6 +62,15 @@ impl Operator {
                 late,
                 opened: watch::Sender::new(Vec::new()),
             }),
+            reports: None,
+        }
+    }
+
+    /// Takes reports too.
+    pub fn with_reports(self, reports: &Reports) -> Self {
+        Self {
+            reports: Some(reports.clone()),
+            ..self
         }
     }
 
@@ -69,7 +83,9 @@ impl Operator {
     }
 
     pub fn serve_on(&self, listener: outrigger_identity::Listener) {
-        let server = tonic::transport::Server::builder().add_service(OperatorServer::new(self.clone()));
+        let server = tonic::transport::Server::builder()
+            .add_optional_service(self.reports.as_ref().map(Reports::server))
+            .add_service(OperatorServer::new(self.clone()));
         tokio::spawn(async move { server.serve_with_incoming(listener).await.unwrap() });
     }
 

@@ -1,0 +1,129 @@
+//! The stream of reports, which is opened again whenever it ends.
+
+use std::{future::Future, time::Duration};
+
+use futures::{Stream, StreamExt, stream};
+use outrigger_core::backoff::Backoff;
+use outrigger_proto::outrigger::operator::v1::{
+    Hello, ReportRequest, Verdicts, report_request::Message, reports_client::ReportsClient,
+};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, transport::Channel};
+
+use super::Reports;
+use crate::text;
+
+/// The version of the protocol.
+const PROTOCOL: u32 = 1;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+/// A stream that lasted longer than this worked.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long a sidecar that cannot start goes on telling why: the operator needs a moment to pass it on.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Who reports.
+#[derive(Clone)]
+pub struct Reporter {
+    pub channel: Channel,
+    pub reports: Reports,
+    pub app: String,
+    pub pod: String,
+    /// Kinds whose changes this sidecar judges as they come.
+    pub follows: Vec<&'static str>,
+}
+
+impl Reporter {
+    /// Reports until `stop`.
+    ///
+    /// # Errors
+    /// Never today; the type is that of a task.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let mut warned = false;
+        loop {
+            let opened = Instant::now();
+            let reconnected = self.reports.inner.reconnected.notified();
+            let ended = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                ended = self.once(self.reports.clone().changes()) => ended,
+            };
+            if opened.elapsed() > LONGEST_PAUSE {
+                backoff.reset();
+                warned = false;
+            }
+            let wait: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = match ended {
+                Err(status) if status.code() == Code::Unimplemented => {
+                    tracing::debug!("the operator takes no reports");
+                    Box::pin(reconnected)
+                }
+                ended => {
+                    let pause = backoff.next_pause();
+                    if let Err(status) = ended {
+                        let error = text::status(&status);
+                        if std::mem::replace(&mut warned, true) {
+                            tracing::debug!(error, "cannot report to the operator");
+                        } else {
+                            tracing::warn!(
+                                error,
+                                "cannot report to the operator what became of its resources; trying again"
+                            );
+                        }
+                    }
+                    Box::pin(tokio::time::sleep(pause))
+                }
+            };
+            if stop.run_until_cancelled(wait).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reports for the last time, from a sidecar that ends because of what it reports.
+    pub async fn last_words(&self) {
+        let no_more = stream::once(tokio::time::sleep(LAST_WORDS)).filter_map(async |()| None);
+        match timeout(2 * LAST_WORDS, self.once(no_more)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => tracing::debug!(error = text::status(&status), "the operator was not told"),
+            Err(_) => tracing::debug!("the operator was not told in time"),
+        }
+    }
+
+    /// One stream: hello, snapshot, `changes`.
+    async fn once(&self, changes: impl Stream<Item = ReportRequest> + Send + 'static) -> Result<(), Status> {
+        let hello = Hello {
+            protocol: PROTOCOL,
+            pod: self.pod.clone(),
+            app: self.app.clone(),
+            version: outrigger_process::VERSION.to_owned(),
+            follows: self.follows.iter().map(|kind| (*kind).to_owned()).collect(),
+        };
+        let reports = self.reports.clone();
+        // Taken when it is sent, so that what changes until then is in it.
+        let snapshot = stream::once(async move {
+            request(Message::Snapshot(Verdicts {
+                verdicts: reports.all(),
+            }))
+        });
+        let requests = stream::iter([request(Message::Hello(hello))])
+            .chain(snapshot)
+            .chain(changes);
+        ReportsClient::new(self.channel.clone())
+            .report(requests)
+            .await
+            .map(drop)
+    }
+}
+
+impl Reports {
+    fn changes(self) -> impl Stream<Item = ReportRequest> {
+        stream::unfold(self, |reports| async move {
+            let verdicts = reports.next().await;
+            Some((request(Message::Changes(Verdicts { verdicts })), reports))
+        })
+    }
+}
+
+fn request(message: Message) -> ReportRequest {
+    ReportRequest { message: Some(message) }
+}
