@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use self::{
-    operator::{NAMESPACE, Operator, Stage},
+    operator::{LISTED, NAMESPACE, Operator, Stage},
     sidecar::{Arrivals, Sidecar},
 };
 use super::process::{Memory, Usage};
@@ -31,6 +31,8 @@ const DELIVERY_DEADLINE: Duration = Duration::from_secs(30);
 const STALLED: f64 = 0.01;
 const LISTING: Duration = Duration::from_secs(3);
 const LISTERS: usize = 8;
+/// Components of a list.
+const LIST: usize = 100;
 const COMPONENT: &str = "db";
 
 /// What is measured.
@@ -66,6 +68,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.crowd {
         return crowd::run(&stage, &binary).await;
     }
+    for number in 0..LIST {
+        apply_component(&stage, LISTED, &format!("{COMPONENT}-{number:03}"), "none", "").await?;
+    }
     println!("the operator's streams, {} bytes added to the component", args.pad);
     for sidecars in args.sidecars {
         let edits = if sidecars < 2000 { args.edits } else { args.edits / 5 };
@@ -81,7 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             .run()
             .await
             .with_context(|| format!("with {sidecars} sidecars"))?;
-        operator.stop().await?;
+        operator.process.stop().await?;
     }
     Ok(())
 }
@@ -108,15 +113,15 @@ impl Measurement<'_> {
         let count = self.sidecars;
         self.edit("start").await?;
         sleep(SETTLE).await;
-        let idle = Memory::of(self.operator.pid)?;
+        let idle = Memory::of(self.operator.process.pid)?;
 
         // Edits of two rounds and a first one that warms up.
         let arrivals = Arc::new(Arrivals::new(2 * self.edits + 2, count));
-        let before = Usage::of(self.operator.pid)?;
-        let mut sidecars = self.connect(&arrivals).await?;
-        let accepted = Usage::of(self.operator.pid)? - before;
+        let before = Usage::of(self.operator.process.pid)?;
+        let sidecars = self.connect(&arrivals).await?;
+        let accepted = Usage::of(self.operator.process.pid)? - before;
         sleep(SETTLE).await;
-        let connected = Memory::of(self.operator.pid)?;
+        let connected = Memory::of(self.operator.process.pid)?;
         println!("\n{count} sidecars");
         println!("  idle                 {idle}");
         println!("  connected            {connected}");
@@ -125,7 +130,7 @@ impl Measurement<'_> {
         println!("  CPU to accept one    {:.2} ms", share(accepted, count) * 1e3);
 
         self.round(&arrivals, 0, 1, count).await?;
-        let warm = Memory::of(self.operator.pid)?;
+        let warm = Memory::of(self.operator.process.pid)?;
         let round = self.round(&arrivals, 1, self.edits, count).await?;
         self.print("edits", &round, count);
         println!("  growth by the edits  {}", round.memory - warm);
@@ -153,14 +158,16 @@ impl Measurement<'_> {
         }
         let twice = arrivals.duplicates.load(Ordering::Relaxed);
         ensure!(twice == 0, "{twice} events came twice");
-        self.lists(&mut sidecars).await
+        drop(sidecars);
+        self.lists().await
     }
 
     async fn connect(&self, arrivals: &Arc<Arrivals>) -> anyhow::Result<Vec<Sidecar>> {
         stream::iter(0..self.sidecars)
             .map(|number| async move {
                 let app = format!("app-{number}");
-                let mut sidecar = Sidecar::connect(self.operator.address, &self.stage.workloads, &app).await?;
+                let mut sidecar =
+                    Sidecar::connect(self.operator.address, &self.stage.workloads, NAMESPACE, &app).await?;
                 sidecar.subscribe(arrivals.clone(), number).await?;
                 anyhow::Ok(sidecar)
             })
@@ -170,28 +177,12 @@ impl Measurement<'_> {
     }
 
     async fn edit(&self, marker: &str) -> anyhow::Result<()> {
-        let properties = json!([
-            {"name": "marker", "value": format!("edit-{marker}")},
-            {"name": "redisHost", "value": "redis.default.svc.cluster.local:6379"},
-            {"name": "pad", "value": self.pad},
-        ]);
-        let spec = json!({"spec": {"type": "state.redis", "version": "v1", "metadata": properties}});
-        let stage = self.stage;
-        stage
-            .apply(
-                "dapr.io/v1alpha1",
-                "Component",
-                "components",
-                Some(NAMESPACE),
-                COMPONENT,
-                spec,
-            )
-            .await
+        apply_component(self.stage, NAMESPACE, COMPONENT, marker, &self.pad).await
     }
 
     /// Makes edits one after the other, each once the one before has reached the first `reached` sidecars.
     async fn round(&self, arrivals: &Arrivals, from: usize, edits: usize, reached: usize) -> anyhow::Result<Round> {
-        let before = Usage::of(self.operator.pid)?;
+        let before = Usage::of(self.operator.process.pid)?;
         let (mut patches, mut times) = (Vec::with_capacity(edits), Vec::with_capacity(edits));
         for number in from..from + edits {
             let began = Instant::now();
@@ -220,8 +211,8 @@ impl Measurement<'_> {
         Ok(Round {
             patch: patches[patches.len() / 2],
             arrivals: times,
-            cpu: Usage::of(self.operator.pid)? - before,
-            memory: Memory::of(self.operator.pid)?,
+            cpu: Usage::of(self.operator.process.pid)? - before,
+            memory: Memory::of(self.operator.process.pid)?,
         })
     }
 
@@ -255,27 +246,44 @@ impl Measurement<'_> {
     }
 
     /// Lists in a closed loop on a few connections.
-    async fn lists(&self, sidecars: &mut [Sidecar]) -> anyhow::Result<()> {
-        let before = Usage::of(self.operator.pid)?;
+    async fn lists(&self) -> anyhow::Result<()> {
+        let mut listers = Vec::new();
+        for number in 0..LISTERS {
+            let app = format!("app-{number}");
+            listers.push(Sidecar::connect(self.operator.address, &self.stage.workloads, LISTED, &app).await?);
+        }
+        let before = Usage::of(self.operator.process.pid)?;
         let began = Instant::now();
-        let listers = sidecars.iter_mut().take(LISTERS).map(|sidecar| async move {
+        let listing = listers.iter_mut().map(|sidecar| async move {
             let mut lists = 0_usize;
             while began.elapsed() < LISTING {
-                ensure!(sidecar.list().await? == 1, "a list without the component");
+                ensure!(sidecar.list().await? == LIST, "a list without all components");
                 lists += 1;
             }
             Ok(lists)
         });
-        let lists: usize = futures::future::try_join_all(listers).await?.into_iter().sum();
-        let cpu = Usage::of(self.operator.pid)? - before;
+        let lists: usize = futures::future::try_join_all(listing).await?.into_iter().sum();
+        let cpu = Usage::of(self.operator.process.pid)? - before;
         println!(
-            "  lists                {:.0} a second on {} connections, {:.1} µs CPU each",
+            "  lists                {:.0} a second of {LIST} components on {LISTERS} connections, {:.1} µs CPU each",
             lists as f64 / began.elapsed().as_secs_f64(),
-            LISTERS.min(self.sidecars),
             cpu.as_secs_f64() * 1e6 / lists as f64
         );
         Ok(())
     }
+}
+
+async fn apply_component(stage: &Stage, namespace: &str, name: &str, marker: &str, pad: &str) -> anyhow::Result<()> {
+    let properties = json!([
+        {"name": "marker", "value": format!("edit-{marker}")},
+        {"name": "redisHost", "value": "redis.default.svc.cluster.local:6379"},
+        {"name": "pad", "value": pad},
+    ]);
+    let spec = json!({"spec": {"type": "state.redis", "version": "v1", "metadata": properties}});
+    let (version, kind) = ("dapr.io/v1alpha1", "Component");
+    stage
+        .apply(version, kind, "components", Some(namespace), name, spec)
+        .await
 }
 
 fn median(times: &[[Duration; 4]], at: usize) -> Duration {

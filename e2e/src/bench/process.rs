@@ -1,8 +1,68 @@
-//! What a process on this machine uses, from `/proc`.
+//! A program as a process of its own, and what it uses, from `/proc`.
 
-use std::{fmt, fs, ops::Sub, time::Duration};
+use std::{fmt, fs, net::Ipv4Addr, ops::Sub, process::Stdio, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running program; it ends with this.
+pub(super) struct Process {
+    child: Child,
+    pub(super) pid: u32,
+}
+
+impl Process {
+    /// Starts a program and waits until it says on its health port that it is ready.
+    pub(super) async fn start(command: &mut Command, health: u16) -> anyhow::Result<Self> {
+        let program = command.as_std().get_program().display().to_string();
+        let command = command.stdout(Stdio::inherit()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("start {program}"))?;
+        let deadline = Instant::now() + READY_DEADLINE;
+        while !get(health, "/healthz")
+            .await
+            .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        {
+            if let Some(status) = child.try_wait()? {
+                bail!("{program} ended: {status}");
+            }
+            if Instant::now() > deadline {
+                let detail = get(health, "/healthz/detail").await.unwrap_or_default();
+                bail!("{program} did not become ready: {detail}");
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        let pid = child.id().with_context(|| format!("{program} has ended"))?;
+        Ok(Self { child, pid })
+    }
+
+    /// Ends it and waits.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("stop a process")
+    }
+}
+
+/// A port that was free a moment ago.
+pub(super) async fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// The answer to a GET on this machine, with its head.
+pub(super) async fn get(port: u16, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
 
 /// Resident and anonymous memory, in MiB.
 #[derive(Debug, Clone, Copy)]

@@ -70,13 +70,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let tokens = stage.tokens(args.certificates).await?;
         closed_loop(&stage, &sentry, tokens, connections, fresh, alone).await?;
     }
-    sentry.stop().await?;
+    sentry.process.stop().await?;
 
     // On the stored authority: where the API's rate counts, not the making of keys.
     let sentry = stage.start(&binary).await?;
     sleep(SETTLE).await;
     println!("\nstorms: all at once, a connection each, deadline and retries of a sidecar");
-    println!("  before: sentry holds {}", Memory::of(sentry.pid)?);
+    println!("  before: sentry holds {}", Memory::of(sentry.process.pid)?);
     let mut first: Option<f64> = None;
     for size in args.storm {
         let tokens = stage.tokens(size).await?;
@@ -84,7 +84,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let ratio = each / *first.get_or_insert(each);
         println!("    time for each sidecar, by that of the first storm: {ratio:.2}");
     }
-    sentry.stop().await
+    sentry.process.stop().await
 }
 
 /// TokenReviews a second without a sentry.
@@ -113,7 +113,7 @@ async fn closed_loop(
     let requester = Arc::new(stage.requester(sentry).await?);
     let (count, credentials) = (credentials.len(), Arc::new(credentials));
     let next = Arc::new(AtomicUsize::new(0));
-    let (reviews, usage) = (stage.reviews().await?, Usage::of(sentry.pid)?);
+    let (reviews, usage) = (stage.reviews().await?, Usage::of(sentry.process.pid)?);
     let started = Instant::now();
     let lanes = (0..connections).map(|_| {
         let (requester, credentials, next) = (requester.clone(), credentials.clone(), next.clone());
@@ -124,7 +124,7 @@ async fn closed_loop(
         latencies.extend(lane?);
     }
     let took = started.elapsed().as_secs_f64();
-    let cpu = (Usage::of(sentry.pid)? - usage).as_secs_f64();
+    let cpu = (Usage::of(sentry.process.pid)? - usage).as_secs_f64();
     let reviews = stage.reviews().await? - reviews;
     ensure!(
         reviews == count as u64,
@@ -172,7 +172,7 @@ async fn lane(
 async fn storm(stage: &Stage, sentry: &Sentry, credentials: Vec<Credential>) -> anyhow::Result<f64> {
     let requester = Arc::new(stage.requester(sentry).await?);
     let count = credentials.len();
-    let (reviews, usage) = (stage.reviews().await?, Usage::of(sentry.pid)?);
+    let (reviews, usage) = (stage.reviews().await?, Usage::of(sentry.process.pid)?);
     let started = Instant::now();
     let sidecars = credentials.into_iter().map(|credential| {
         let requester = requester.clone();
@@ -180,7 +180,7 @@ async fn storm(stage: &Stage, sentry: &Sentry, credentials: Vec<Credential>) -> 
     });
     let outcomes = try_join_all(sidecars).await?;
     let took = started.elapsed().as_secs_f64();
-    let cpu = (Usage::of(sentry.pid)? - usage).as_secs_f64();
+    let cpu = (Usage::of(sentry.process.pid)? - usage).as_secs_f64();
     let reviews = stage.reviews().await? - reviews;
     let mut served: Vec<Duration> = outcomes.iter().filter_map(Outcome::served_after).collect();
     served.sort();
@@ -192,9 +192,9 @@ async fn storm(stage: &Stage, sentry: &Sentry, credentials: Vec<Credential>) -> 
         milliseconds(&served, 0.99),
         cpu * 1e3 / count as f64,
     );
-    println!("    sentry holds {}", Memory::of(sentry.pid)?);
+    println!("    sentry holds {}", Memory::of(sentry.process.pid)?);
     sleep(SETTLE).await;
-    println!("    {} s later {}", SETTLE.as_secs(), Memory::of(sentry.pid)?);
+    println!("    {} s later {}", SETTLE.as_secs(), Memory::of(sentry.process.pid)?);
     if let Some(failure) = outcomes.iter().find_map(|outcome| outcome.failure.as_ref()) {
         anyhow::bail!(
             "{} of {count} got no certificate; one of them: {failure}",

@@ -1,10 +1,12 @@
 //! What tests of several crates share. A dev-dependency only; `e2e` alone builds its tools on it.
 
+pub mod anyone;
 pub mod apiserver;
 pub mod certs;
 pub mod kubeconfig;
 pub mod toolchain;
 pub mod workloads;
 
+pub use anyone::Anyone;
 pub use apiserver::{ApiServer, FaultyApiServer};
 pub use workloads::Workloads;

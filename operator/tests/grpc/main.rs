@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod isolation;
+mod methods;
 mod reports;
 #[path = "../support/mod.rs"]
 mod support;

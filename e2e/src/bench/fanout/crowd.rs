@@ -53,9 +53,9 @@ pub(super) async fn run(stage: &Stage, binary: &Path) -> anyhow::Result<()> {
 async fn steady(stage: &Stage, binary: &Path) -> anyhow::Result<(Memory, f64)> {
     let operator = stage.start(binary).await?;
     sleep(SETTLE).await;
-    let memory = Memory::of(operator.pid)?;
-    let peak = Memory::peak(operator.pid)?;
-    operator.stop().await?;
+    let memory = Memory::of(operator.process.pid)?;
+    let peak = Memory::peak(operator.process.pid)?;
+    operator.process.stop().await?;
     Ok((memory, peak))
 }
 

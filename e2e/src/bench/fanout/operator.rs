@@ -4,11 +4,9 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
@@ -20,19 +18,17 @@ use outrigger_core::{
 use outrigger_testkit::{ApiServer, Workloads};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    process::{Child, Command},
-    time::{Instant, sleep},
-};
+use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
+
+use super::super::process::{Process, free_port, get};
 
 /// Where the sidecars of the measurement live.
 pub(super) const NAMESPACE: &str = "fanout";
+/// Where they list.
+pub(super) const LISTED: &str = "fanout-lists";
 const CONTROL_PLANE: &str = "fanout-system";
 const TRUST_DOMAIN: &str = "cluster.local";
-const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What stays the same for all processes that are measured.
 pub(super) struct Stage {
@@ -45,8 +41,7 @@ pub(super) struct Stage {
 
 /// A running operator; it ends with this.
 pub(super) struct Operator {
-    process: Child,
-    pub(super) pid: u32,
+    pub(super) process: Process,
     pub(super) address: SocketAddr,
     metrics: u16,
 }
@@ -64,7 +59,7 @@ impl Stage {
             folder: tempfile::tempdir()?,
             stop: CancellationToken::new(),
         };
-        for name in [NAMESPACE, CONTROL_PLANE] {
+        for name in [NAMESPACE, LISTED, CONTROL_PLANE] {
             stage
                 .apply("v1", "Namespace", "namespaces", None, name, json!({}))
                 .await?;
@@ -121,7 +116,8 @@ impl Stage {
     /// Starts a binary and waits until it is ready.
     pub(super) async fn start(&self, binary: &Path) -> anyhow::Result<Operator> {
         let (port, healthz, metrics) = (free_port().await?, free_port().await?, free_port().await?);
-        let mut process = Command::new(binary)
+        let mut command = Command::new(binary);
+        command
             .env_clear()
             .env("NAMESPACE", CONTROL_PLANE)
             .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
@@ -137,28 +133,9 @@ impl Stage {
             ])
             .arg("--trust-anchors-file")
             .arg(self.anchors())
-            .env("ENABLE_WEBHOOKS", "false")
-            .stdout(Stdio::inherit())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("start {}", binary.display()))?;
-        let deadline = Instant::now() + READY_DEADLINE;
-        while !get(healthz, "/healthz")
-            .await
-            .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-        {
-            if let Some(status) = process.try_wait()? {
-                bail!("{} ended: {status}", binary.display());
-            }
-            if Instant::now() > deadline {
-                let detail = get(healthz, "/healthz/detail").await.unwrap_or_default();
-                bail!("{} did not become ready: {detail}", binary.display());
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
+            .env("ENABLE_WEBHOOKS", "false");
         Ok(Operator {
-            pid: process.id().context("the operator has ended")?,
-            process,
+            process: Process::start(&mut command, healthz).await?,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             metrics,
         })
@@ -178,23 +155,4 @@ impl Operator {
             })
             .collect())
     }
-
-    /// Ends it and waits.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        self.process.kill().await.context("stop the operator")
-    }
-}
-
-async fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    Ok(listener.local_addr()?.port())
-}
-
-async fn get(port: u16, path: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }

@@ -18,12 +18,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::{RecvStream, client::SendRequest};
 use outrigger_core::{SpiffeId, TrustDomain, control_plane::PUBLIC_TRUST_DOMAIN};
 use outrigger_proto::operator::{self as proto, ListComponentsRequest};
-use outrigger_testkit::Workloads;
+use outrigger_testkit::{Anyone, Workloads};
 use prost::Message;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    CipherSuite, ClientConfig, SupportedCipherSuite,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -31,8 +30,6 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-
-use super::operator::NAMESPACE;
 
 const SERVICE: &str = "/dapr.proto.operator.v1.Operator/";
 /// The streams beside `ComponentUpdate`, which all have the namespace as field 1.
@@ -85,6 +82,7 @@ impl Arrivals {
 
 /// A connected sidecar.
 pub(super) struct Sidecar {
+    namespace: &'static str,
     requests: SendRequest<Bytes>,
     frozen: Arc<AtomicBool>,
     connection: JoinHandle<()>,
@@ -94,8 +92,13 @@ pub(super) struct Sidecar {
 
 impl Sidecar {
     /// Connects with a certificate of its own app.
-    pub(super) async fn connect(operator: SocketAddr, workloads: &Workloads, app: &str) -> anyhow::Result<Self> {
-        let tls = TlsConnector::from(Arc::new(config(workloads, app)?));
+    pub(super) async fn connect(
+        operator: SocketAddr,
+        workloads: &Workloads,
+        namespace: &'static str,
+        app: &str,
+    ) -> anyhow::Result<Self> {
+        let tls = TlsConnector::from(Arc::new(config(workloads, namespace, app)?));
         let tcp = TcpStream::connect(operator).await.context("connect")?;
         tcp.set_nodelay(true)?;
         let tls = tls
@@ -113,6 +116,7 @@ impl Sidecar {
             let _ = connection.await;
         });
         Ok(Self {
+            namespace,
             requests,
             frozen,
             connection,
@@ -124,13 +128,13 @@ impl Sidecar {
     /// Opens the seven streams. Events of components count as arrivals of the sidecar with this number.
     pub(super) async fn subscribe(&mut self, arrivals: Arc<Arrivals>, number: usize) -> anyhow::Result<()> {
         let request = proto::ComponentUpdateRequest {
-            namespace: NAMESPACE.into(),
+            namespace: self.namespace.into(),
         };
         let components = self.call("ComponentUpdate", &request).await?;
         for method in OTHER_STREAMS {
             let stream = match method {
                 "SubscriptionUpdate" => {
-                    let namespace = NAMESPACE.into();
+                    let namespace = self.namespace.into();
                     self.call(method, &proto::SubscriptionUpdateRequest { namespace })
                         .await?
                 }
@@ -144,7 +148,7 @@ impl Sidecar {
 
     /// Lists the components and returns how many there are.
     pub(super) async fn list(&mut self) -> anyhow::Result<usize> {
-        let namespace = NAMESPACE.into();
+        let namespace = self.namespace.into();
         let mut body = self
             .call("ListComponents", &ListComponentsRequest { namespace })
             .await?;
@@ -229,59 +233,23 @@ fn edit_in(message: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-fn config(workloads: &Workloads, app: &str) -> anyhow::Result<ClientConfig> {
-    let id = SpiffeId::new(TrustDomain::new(PUBLIC_TRUST_DOMAIN)?, NAMESPACE, app)?;
+fn config(workloads: &Workloads, namespace: &str, app: &str) -> anyhow::Result<ClientConfig> {
+    let id = SpiffeId::new(TrustDomain::new(PUBLIC_TRUST_DOMAIN)?, namespace, app)?;
     let leaf = workloads.leaf(&id)?;
     let key = PrivateKeyDer::try_from(leaf.key).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    // The first choice of real sidecars, of upstream's and ours.
+    let after = |suite: &SupportedCipherSuite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(after);
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()?
         .dangerous()
+        // What it costs the load tool to check the operator is nobody's business.
         .with_custom_certificate_verifier(Arc::new(Anyone))
         .with_client_auth_cert(vec![CertificateDer::from(leaf.certificate)], key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
-}
-
-/// The load is on loopback, and what it costs the load tool to check the operator is nobody's business.
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// A connection that can be made to stop reading.

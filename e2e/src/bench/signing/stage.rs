@@ -1,14 +1,11 @@
 //! A real API server with pods that never run, and sentry's binary as a process of its own.
 
 use std::{
-    net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
-    time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec, TokenReview, TokenReviewSpec},
@@ -26,17 +23,14 @@ use outrigger_identity::{Anchors, Expect};
 use outrigger_testkit::ApiServer;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    process::{Child, Command},
-    time::{Instant, sleep},
+use tokio::process::Command;
+
+use super::{
+    super::process::{Process, free_port},
+    requester::Requester,
 };
 
-use super::requester::Requester;
-
 const TRUST_DOMAIN: &str = "cluster.local";
-const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// Requests in flight while the stage is prepared.
 const PREPARING: usize = 16;
 
@@ -58,8 +52,7 @@ pub(super) struct Credential {
 
 /// A running sentry; it ends with this.
 pub(super) struct Sentry {
-    process: Child,
-    pub(super) pid: u32,
+    pub(super) process: Process,
     address: String,
 }
 
@@ -196,7 +189,8 @@ impl Stage {
     /// Starts a binary and waits until it is ready.
     pub(super) async fn start(&self, binary: &Path) -> anyhow::Result<Sentry> {
         let (port, health) = (free_port().await?, free_port().await?);
-        let mut process = Command::new(binary)
+        let mut command = Command::new(binary);
+        command
             .env_clear()
             .env("NAMESPACE", &self.control_plane)
             .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
@@ -211,28 +205,9 @@ impl Stage {
             .args(["--enable-metrics=false", "--listen-address", "127.0.0.1"])
             .args(["--port", &port.to_string(), "--healthz-port", &health.to_string()])
             .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .stdout(Stdio::inherit())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("start {}", binary.display()))?;
-        let deadline = Instant::now() + READY_DEADLINE;
-        while !get(health, "/healthz")
-            .await
-            .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-        {
-            if let Some(status) = process.try_wait()? {
-                bail!("{} ended: {status}", binary.display());
-            }
-            if Instant::now() > deadline {
-                let detail = get(health, "/healthz/detail").await.unwrap_or_default();
-                bail!("{} did not become ready: {detail}", binary.display());
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+            .arg(&self.kubeconfig);
         Ok(Sentry {
-            pid: process.id().context("sentry has ended")?,
-            process,
+            process: Process::start(&mut command, health).await?,
             address: format!("localhost:{port}"),
         })
     }
@@ -255,27 +230,6 @@ impl Stage {
     }
 }
 
-impl Sentry {
-    /// Ends it and waits.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        self.process.kill().await.context("stop sentry")
-    }
-}
-
 fn object<T: DeserializeOwned>(json: serde_json::Value) -> anyhow::Result<T> {
     serde_json::from_value(json).context("an object of the stage")
-}
-
-async fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    Ok(listener.local_addr()?.port())
-}
-
-async fn get(port: u16, path: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }
