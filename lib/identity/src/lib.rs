@@ -14,6 +14,7 @@ mod key;
 pub mod listener;
 mod metrics;
 pub mod pem;
+mod places;
 mod renewal;
 mod schedule;
 mod sentry;
