@@ -132,8 +132,8 @@ async fn authority(
     let settings = LiveSettings::new(configured.settings);
     let validators = Arc::new(validators(&options, &configured, clients.as_ref(), &id));
     let (store, jwt_store) = stores(&options, clients.as_ref());
-    let (plan, profile) = renewal(&options, &id, configured.settings);
-    let mut bundle = Bundle::new(store, profile, plan, metrics.clone(), reporter);
+    let renewal = renewal(&options, &id, configured.settings);
+    let mut bundle = Bundle::new(store, renewal, settings.clone(), metrics.clone(), reporter);
     bundle.start(&server_target, &stop).await?;
     let mut jwt = JwtKeys::new(jwt_store, options.jwt.clone());
     jwt.start(&server_target, &stop).await?;
@@ -267,7 +267,7 @@ fn validators(options: &Options, configured: &Configured, clients: Option<&Clien
 }
 
 /// When and how the authority is renewed, and what a new one says.
-fn renewal(options: &Options, id: &SpiffeId, settings: Settings) -> (Plan, Profile) {
+fn renewal(options: &Options, id: &SpiffeId, settings: Settings) -> (Profile, Plan) {
     let renewal = options.renewal;
     let plan = Plan {
         enabled: renewal.enabled,
@@ -282,7 +282,7 @@ fn renewal(options: &Options, id: &SpiffeId, settings: Settings) -> (Plan, Profi
         ttl: renewal.ttl,
         skew: settings.skew,
     };
-    (plan, profile)
+    (profile, plan)
 }
 
 /// Of the authority's material, and of the key that signs JWT-SVIDs.

@@ -9,7 +9,7 @@ mod request;
 mod signature;
 mod succession;
 #[cfg(test)]
-mod supplied;
+pub(crate) mod supplied;
 
 pub use authority::{Authority, MaterialError};
 pub use generate::{Profile, generate};

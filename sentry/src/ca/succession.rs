@@ -156,12 +156,14 @@ fn is_generated_issuer(certificate: &X509Certificate<'_>) -> bool {
 
 /// Generates the next root and issuer. The anchors then have both roots; the issuer waits until they are everywhere.
 ///
-/// A new root never expires before those it joins: a certificate below it would have to be renewed by a way that is gone.
+/// A new root never expires before those it joins: a certificate below it would have to be renewed by a way that is gone. An
+/// authority that has expired certifies nothing any more, but is succeeded as well.
 ///
 /// # Errors
 /// Material that cannot be used, or no randomness.
 pub fn announce(material: &Material, profile: &Profile, now: OffsetDateTime) -> Result<Material, SuccessionError> {
-    let current = Authority::load(material, now)?;
+    let expires = Standing::of(material, now)?.expires;
+    let current = Authority::load(material, now.min(expires))?;
     let mut anchors = list(&material.anchors).map_err(MaterialError::Anchors)?;
     let parsed = parse(&anchors).map_err(MaterialError::Anchors)?;
     // A root of somebody else does not decide how long ours lives.
@@ -174,7 +176,7 @@ pub fn announce(material: &Material, profile: &Profile, now: OffsetDateTime) -> 
     let generation = Generation::new(profile, now, latest.max(now + profile.ttl))?;
 
     let mut cross = optional_list(&material.cross).map_err(MaterialError::Cross)?;
-    if may_certify_authorities(current.chain())? {
+    if now < expires && may_certify_authorities(current.chain())? {
         for successor in [&generation.root, &generation.issuer] {
             let certificate = successor.certified_by(current.issuer(), current.not_after())?;
             cross.push(certificate.der().clone());

@@ -12,13 +12,16 @@ use x509_parser::{
 
 use super::{Authority, Leaf, Material, PublicKey, encode_pem, signature};
 
-struct Supplied {
-    material: Material,
+pub(crate) struct Supplied {
+    pub(crate) material: Material,
     key: KeyPair,
 }
 
 /// An issuer below a root, both with keys of one kind; `change` has the last word about the issuer.
-fn supplied(algorithm: &'static SignatureAlgorithm, change: impl FnOnce(&mut CertificateParams)) -> Supplied {
+pub(crate) fn supplied(
+    algorithm: &'static SignatureAlgorithm,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Supplied {
     let params = |name: &str| {
         let mut params = CertificateParams::default();
         params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
