@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use outrigger_identity::Changes;
 use outrigger_process::health::Target;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -14,7 +15,6 @@ use crate::{
     rotation::{Decision, Plan, Reporter, Step, Unattended, decide, prepare},
     settings::LiveSettings,
     store::{Found, Published, Store, StoreError, Version},
-    watch::Changes,
 };
 
 /// How often the store is looked at for changes that somebody made.
@@ -326,7 +326,7 @@ mod tests {
     use outrigger_process::health::Health;
 
     use super::*;
-    use crate::{args::Names, ca::supplied::supplied, rotation::RenewalMetrics, settings::Settings, store::FileStore};
+    use crate::{args::Names, ca::testing::supplied, rotation::RenewalMetrics, settings::Settings, store::FileStore};
 
     fn now() -> OffsetDateTime {
         OffsetDateTime::now_utc()
@@ -532,7 +532,7 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let mut bundle = bundle(folder.path());
-        let material = supplied(&rcgen::PKCS_ED25519, |_| {}).material;
+        let material = supplied(&rcgen::PKCS_ED25519, now(), |_| {}).material;
         let (_, version) = bundle.store.load().await.unwrap();
         bundle.store.save(&material, &version).await.unwrap();
         bundle.refresh(now()).await.unwrap();

@@ -15,14 +15,13 @@ mod rotation;
 mod settings;
 mod store;
 mod validate;
-mod watch;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use outrigger_core::{SpiffeId, cluster_domain, control_plane::Service};
-use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener};
+use outrigger_identity::{AnchorSource, Changes, ClientAuth, Identity, KeyAlgorithm, Limits, Listener};
 use outrigger_process::{
     health::{Health, Target},
     http,
@@ -50,7 +49,6 @@ use rotation::{Plan, RenewalMetrics, Reporter};
 use settings::{Configured, LiveSettings, Settings, Source};
 use store::{FileStore, KubernetesStore, Store, TrustBundle, store_changes};
 use validate::{InsecureValidator, KubernetesValidator, Validators};
-use watch::Changes;
 
 /// Calls in flight get this long at shutdown; clients wait three seconds for an answer.
 const DRAIN: Duration = Duration::from_secs(5);

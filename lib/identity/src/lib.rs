@@ -4,6 +4,7 @@
 //! each connection. [`Renewal`] is the task behind it. Knows rustls and tonic, not Kubernetes.
 
 mod anchors;
+mod changes;
 mod channel;
 mod directory;
 mod error;
@@ -25,6 +26,7 @@ mod token;
 mod verify;
 
 pub use anchors::{AnchorSource, Anchors, Elsewhere};
+pub use changes::Changes;
 pub use channel::{anonymous_channel, plain_channel};
 pub use error::{Error, FetchError};
 pub use identity::{Identity, Options};

@@ -7,13 +7,14 @@
 use std::str::FromStr;
 
 use outrigger_core::{SpiffeId, TrustDomain, control_plane::Service};
+use outrigger_identity::pem;
 use rustls_pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 use x509_parser::{prelude::X509Certificate, x509::X509Name};
 
 use super::{
     Authority, Material, MaterialError, NextIssuer, Profile,
-    authority::{chain, encode, is_signed_by, list, optional_list, parse},
+    authority::{chain, is_signed_by, list, optional_list, parse},
     generate::Generation,
     paths::{arrange, expiry},
 };
@@ -186,10 +187,10 @@ pub fn announce(material: &Material, profile: &Profile, now: OffsetDateTime) -> 
     let known = [current.chain(), &cross].concat();
     let next = arrange(generation.issuer.certificate.der(), &known, &anchors, now).map_err(MaterialError::Cross)?;
     Ok(Material {
-        anchors: encode(&anchors),
-        cross: encode(&cross),
+        anchors: pem::encode(&anchors),
+        cross: pem::encode(&cross),
         next: Some(NextIssuer {
-            chain: encode(&next.chain),
+            chain: pem::encode(&next.chain),
             key: generation.issuer.key.serialize_pem(),
         }),
         ..material.clone()
@@ -214,7 +215,7 @@ pub fn switch(material: &Material, now: OffsetDateTime) -> Result<Material, Succ
     let (anchors, chain) = anchors_and_chain(&material)?;
     let cross = useful(&chain, &[old, cross].concat(), &anchors, now)?;
     let material = Material {
-        cross: encode(&cross),
+        cross: pem::encode(&cross),
         ..material
     };
     Authority::load(&material, now)?;
@@ -250,7 +251,7 @@ pub fn retire(material: &Material, skew: Duration, now: OffsetDateTime) -> Resul
     let new_chain = rearranged(&chain[0])?.chain;
     let new_next = match (&material.next, next.as_deref()) {
         (Some(stored), Some([head, ..])) => Some(NextIssuer {
-            chain: encode(&rearranged(head)?.chain),
+            chain: pem::encode(&rearranged(head)?.chain),
             key: stored.key.clone(),
         }),
         _ => None,
@@ -264,10 +265,10 @@ pub fn retire(material: &Material, skew: Duration, now: OffsetDateTime) -> Resul
         }
     }
     let retired = Material {
-        anchors: encode(&kept),
-        issuer_chain: encode(&new_chain),
+        anchors: pem::encode(&kept),
+        issuer_chain: pem::encode(&new_chain),
         issuer_key: material.issuer_key.clone(),
-        cross: encode(&cross),
+        cross: pem::encode(&cross),
         next: new_next,
     };
     // By a clock that is far ahead even the issuer in use has expired: nothing that cannot sign is ever stored.
@@ -304,13 +305,13 @@ pub fn abandon(material: &Material, now: OffsetDateTime) -> Result<Material, Suc
     let anchors = if kept.len() == anchors.len() {
         material.anchors.clone()
     } else {
-        encode(&kept)
+        pem::encode(&kept)
     };
     let cross = optional_list(&material.cross).unwrap_or_default();
     let cross = useful(&chain, &cross, &kept, now)?;
     Ok(Material {
         anchors,
-        cross: encode(&cross),
+        cross: pem::encode(&cross),
         next: None,
         ..material.clone()
     })
@@ -352,4 +353,4 @@ fn may_certify_authorities(chain: &[CertificateDer<'static>]) -> Result<bool, Ma
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
