@@ -352,4 +352,10 @@ pub mod fuzzing {
     pub fn token(text: &str) {
         crate::validate::fuzzing::token(text);
     }
+
+    /// Reads a set of keys and verifies a token with it, as the JWKS validator does.
+    pub fn signed_token(token: &str, keys: &str) {
+        crate::validate::fuzzing::signed_token(token, keys);
+        crate::jwt::fuzzing::claims(token);
+    }
 }
