@@ -22,7 +22,7 @@ use crate::{
     identity::Identity,
     key::{self, KeyAlgorithm},
     metrics::Metrics,
-    schedule::{Urgency, renewal_time, urgency},
+    schedule::{Urgency, pause, renewal_time, urgency},
     sentry::{Issuer, SigningRequest},
     svid::Svid,
 };
@@ -33,8 +33,6 @@ const FIRST_RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::
 const REFUSAL_BUDGET: Duration = Duration::from_secs(60);
 /// Pauses after failed renewals: upstream's ten seconds, or less, so that a fleet that failed together spreads.
 const RENEWAL_RETRY: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(10));
-/// The wall clock is looked at this often, since timers stop while a machine sleeps.
-const CLOCK_CHECK: Duration = Duration::from_secs(60);
 
 /// What the task says about itself, for health checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,16 +158,12 @@ impl Fetcher {
     async fn renew(&self, status: &mut impl FnMut(Status)) {
         let mut due = self.identity.svid().map(|svid| self.plan(&svid));
         loop {
-            let now = SystemTime::now();
-            match due.map(|due| due.duration_since(now)) {
-                Some(Ok(left)) if !left.is_zero() => {
-                    tokio::select! {
-                        () = sleep(left.min(CLOCK_CHECK)) => self.retry_directory(status),
-                        () = self.issuer.superseded() => due = None,
-                    }
-                    continue;
+            if let Some(pause) = due.and_then(|due| pause(due, SystemTime::now())) {
+                tokio::select! {
+                    () = sleep(pause) => self.retry_directory(status),
+                    () = self.issuer.superseded() => due = None,
                 }
-                _ => {}
+                continue;
             }
             match self.fetch(false).await {
                 Ok(svid) => {
