@@ -55,7 +55,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Connections at once. A client asks once and leaves, so more than it takes to keep the API server busy would only take memory;
 /// a client's deadline begins when it is connected.
-const CONNECTIONS: usize = 128;
+const CONNECTIONS: usize = 64;
 /// After this a connection has to make room for others.
 const CONNECTION_AGE: Duration = Duration::from_secs(10);
 

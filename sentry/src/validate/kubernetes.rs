@@ -23,8 +23,8 @@ use super::{
     token,
 };
 
-/// Reviews in flight at once. More would only queue up in the API server.
-const REVIEWS: usize = 64;
+/// Reviews in flight at once, each over a connection of its own. More would only queue up in the API server.
+const REVIEWS: usize = 32;
 /// Requests that wait for a review. Beyond that a caller is better off trying again.
 const WAITING: usize = 8192;
 /// A caller gives up after three seconds; work for it after that would be in vain.
