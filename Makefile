@@ -28,7 +28,7 @@ define timed
 	@start=$$SECONDS; printf '==> %s\n' "$(1)"; $(2); printf '==> %s: %d s\n' "$(1)" "$$((SECONDS - start))"
 endef
 
-.PHONY: help demo test test-unit test-api test-cluster rotations races outages upstream-encoder prove bench bench-signing fuzz lint check generate kubernetes cluster cluster-down images tools prepared-cache
+.PHONY: help demo test test-unit test-api test-cluster rotations rotations-pods races outages upstream-encoder prove bench bench-signing bench-fanout fuzz lint check generate kubernetes cluster cluster-down images tools prepared-cache
 
 help: ## List the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ rotations: kubernetes ## Three rotations of the root under load, as processes ag
 	@cargo build $(CARGO_FLAGS) --quiet -p outrigger-sentry -p outrigger-operator -p outrigger-injector -p outrigger-sidecar -p outrigger-e2e --bins
 	$(call timed,rotations,$(CARGO_TARGET_DIR)/debug/rotations)
 
+rotations-pods: kubernetes images ## The same in real pods, with the chart's sentry and mounts that the kubelet refreshes
+	$(call timed,rotations in pods,$(CARGO_TARGET_DIR)/debug/rotations --pods)
+
 races: kubernetes ## Sentry replicas that start at once, 50 times: one root each time
 	$(call timed,races of sentry replicas,OUTRIGGER_SENTRY_RACES=50 cargo test $(CARGO_FLAGS) -p outrigger-sentry --test api replicas_that_start_at_once)
 
@@ -60,7 +63,7 @@ outages: kubernetes ## Sidecars while the API server is away for a minute, among
 upstream-encoder: kubernetes ## Upstream's own encoder judges what sidecars are sent
 	$(call timed,what upstream sends,cargo test $(CARGO_FLAGS) -p outrigger-crds --test api upstream -- --ignored)
 
-prove: rotations races outages upstream-encoder ## What is too long for CI: all of these, and the cluster suite REPEAT times (default 5)
+prove: rotations rotations-pods races outages upstream-encoder ## What is too long for CI: all of these, and the cluster suite REPEAT times (default 5)
 	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; $(MAKE) --no-print-directory test-cluster; done
 
 bench: kubernetes images bench-signing bench-fanout ## Memory, the way of an edit, certificates, streams, rules; each beside the API server's own time

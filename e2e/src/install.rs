@@ -27,6 +27,14 @@ pub const HELM_ARGS: [&str; 11] = [
 /// # Errors
 /// The step that failed; a failed install shows what its pods say.
 pub async fn fresh(name: &str) -> anyhow::Result<Access> {
+    fresh_with(name, &[]).await
+}
+
+/// The same with further values, each as `--set` takes it.
+///
+/// # Errors
+/// The step that failed; a failed install shows what its pods say.
+pub async fn fresh_with(name: &str, values: &[&str]) -> anyhow::Result<Access> {
     Cluster::down(name, false).await?;
     toolchain::build(&mut |line| println!("{line}"))?;
     let archives = release::build().await?;
@@ -42,6 +50,7 @@ pub async fn fresh(name: &str) -> anyhow::Result<Access> {
     }
     let access = cluster.access();
     let mut helm = access.helm_command(HELM_ARGS);
+    helm.args(values.iter().flat_map(|value| ["--set", value]));
     helm.current_dir(release::workspace());
     if let Err(error) = command::run(helm).await {
         println!("{}", describe(&access, "dapr-system").await);

@@ -16,6 +16,7 @@ pub mod observe;
 mod packages;
 pub mod release;
 pub mod rotations;
+pub mod sample;
 pub mod toolchain;
 
 pub use access::Access;

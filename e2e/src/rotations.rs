@@ -2,6 +2,7 @@
 //! root, and all parts of the control plane, as processes against a real API server. Nothing may fail, and nothing may
 //! restart.
 
+pub mod pods;
 mod probe;
 mod stage;
 

@@ -19,11 +19,12 @@ pub mod reports;
 pub mod run;
 pub mod scope;
 pub mod secrets;
-pub mod slim;
 pub mod system_configuration;
 pub mod trust;
 pub mod watchdog;
 pub mod watches;
+
+pub use outrigger_process::kubernetes::slim;
 
 /// Field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "outrigger-operator";

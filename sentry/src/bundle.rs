@@ -3,17 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use outrigger_identity::Changes;
 use outrigger_process::health::Target;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ca::{self, Authority, Material, MaterialError, Profile, Standing},
+    ca::{self, Authority, Material, MaterialError, Profile, Standing, SuccessionError},
     metrics::Metrics,
-    rotation::{Decision, Plan, Reporter, decide, prepare},
+    rotation::{Decision, Plan, Reporter, Step, Unattended, decide, prepare},
+    settings::LiveSettings,
     store::{Found, Published, Store, StoreError, Version},
-    watch::Changes,
 };
 
 /// How often the store is looked at for changes that somebody made.
@@ -34,6 +35,31 @@ pub(crate) enum BundleError {
     Material(#[from] MaterialError),
     #[error("cannot generate an authority")]
     Generate(#[source] rcgen::Error),
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
+    #[error("{reason}, and with it all certificates: {remedy}")]
+    Expired {
+        reason: MaterialError,
+        remedy: &'static str,
+    },
+}
+
+impl BundleError {
+    /// Whether waiting may help.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(error) if error.may_pass())
+    }
+}
+
+/// The whole chain of an error in one line.
+pub(crate) fn chain(error: &BundleError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// Shared by all who sign.
@@ -62,6 +88,7 @@ pub(crate) struct Bundle {
     pub store: Store,
     pub profile: Profile,
     pub plan: Plan,
+    pub settings: LiveSettings,
     pub metrics: Metrics,
     pub reporter: Reporter,
     pub current: Current,
@@ -75,17 +102,25 @@ pub(crate) struct Bundle {
 /// What is stored once there is nothing to be done about it.
 struct Settled {
     material: Material,
-    version: Version,
     decision: Decision,
     expires: OffsetDateTime,
+    /// A step that was due, and why it was not made.
+    failed: Option<(Step, BundleError)>,
 }
 
 impl Bundle {
-    pub(crate) fn new(store: Store, profile: Profile, plan: Plan, metrics: Metrics, reporter: Reporter) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        (profile, plan): (Profile, Plan),
+        settings: LiveSettings,
+        metrics: Metrics,
+        reporter: Reporter,
+    ) -> Self {
         Self {
             store,
             profile,
             plan,
+            settings,
             metrics,
             reporter,
             current: Current::default(),
@@ -104,12 +139,15 @@ impl Bundle {
         loop {
             match self.refresh(OffsetDateTime::now_utc()).await {
                 Ok(()) => return Ok(()),
-                Err(BundleError::Store(error)) if error.may_pass() => {
-                    let text = format!("{:#}", anyhow::Error::from(error));
+                Err(error) if error.may_pass() => {
+                    let text = chain(&error);
                     tracing::warn!(error = text, "no certificate authority yet; trying again");
                     target.not_ready(text);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.reporter.not_loaded(&error).await;
+                    return Err(error);
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -131,24 +169,30 @@ impl Bundle {
                 () = changes.any(due) => {}
             }
             if let Err(error) = self.refresh(OffsetDateTime::now_utc()).await {
-                let error = format!("{:#}", anyhow::Error::from(error));
                 tracing::error!(
-                    error,
+                    error = chain(&error),
                     "issuer credentials cannot be reloaded; keeping the last good ones"
                 );
+                self.reporter.not_loaded(&error).await;
             }
         }
     }
 
     async fn refresh(&mut self, now: OffsetDateTime) -> Result<(), BundleError> {
+        let skew = self.settings.get().skew;
+        (self.plan.skew, self.profile.skew) = (skew, skew);
         let Settled {
             material,
-            version,
             decision,
             expires,
+            failed,
         } = self.settle(now).await?;
         if self.loaded.as_ref() != Some(&material) {
-            let authority = Authority::load(&material, now)?;
+            let authority = match Authority::load(&material, now) {
+                Ok(authority) => authority,
+                Err(reason) if expires <= now => return Err(expired(reason, failed, decision.unattended)),
+                Err(reason) => return Err(reason.into()),
+            };
             self.metrics.issuer_expiry.set(authority.not_after().unix_timestamp());
             tracing::info!(expires = %authority.not_after(), "certificate authority loaded");
             self.current.0.authority.store(Some(Arc::new(authority)));
@@ -159,9 +203,8 @@ impl Bundle {
             }
         }
         self.again = decision.again;
-        self.reporter
-            .stands(&decision, expires, version.reference().as_ref())
-            .await;
+        let failed = failed.as_ref().map(|(step, error)| (*step, error));
+        self.reporter.stands(&decision, expires, failed).await;
         self.publish(now).await
     }
 
@@ -171,10 +214,11 @@ impl Bundle {
         loop {
             let last = rounds.next().is_none();
             let (found, version) = self.store.load().await?;
+            self.reporter.regard(version.reference());
             let material = match found {
                 Found::Material(material) => material,
                 Found::Nothing => {
-                    let material = self.missing(now)?;
+                    let material = self.missing(now).await?;
                     if !self.store.save(&material, &version).await? {
                         tracing::info!("another replica stored its authority first; using that one");
                     }
@@ -184,28 +228,35 @@ impl Bundle {
             let standing = Standing::of(&material, now)?;
             let published = self.published_since(&material);
             let decision = decide(&self.plan, &standing, version.supplied(), published, now);
-            let settled = |material, version, decision| Settled {
+            let settled = |material, decision, failed| Settled {
                 material,
-                version,
                 decision,
                 expires: standing.expires,
+                failed,
             };
             let Some(step) = decision.step.filter(|_| !last) else {
-                return Ok(settled(material, version, decision));
+                return Ok(settled(material, decision, None));
             };
-            let saved = match prepare(step, &material, &self.profile, now) {
-                Ok(next) => self.store.save(&next, &version).await.map_err(anyhow::Error::from),
-                Err(error) => Err(error.into()),
-            };
-            match saved {
-                Ok(true) => self.reporter.made(step, version.reference().as_ref()).await,
+            match self.make(step, &material, &version, now).await {
+                Ok(true) => self.reporter.made(step, standing.expires <= now).await,
                 Ok(false) => tracing::info!(?step, "another replica was first; using what it stored"),
-                Err(error) => {
-                    self.reporter.failed(step, &error);
-                    return Ok(settled(material, version, decision));
-                }
+                Err(error) => return Ok(settled(material, decision, Some((step, error)))),
             }
         }
+    }
+
+    /// Makes a step, unless somebody else changed what is stored: then the answer is `false`.
+    async fn make(
+        &self,
+        step: Step,
+        material: &Material,
+        version: &Version,
+        now: OffsetDateTime,
+    ) -> Result<bool, BundleError> {
+        // By a wrong clock a good authority would have expired, or its successor would begin in the future.
+        self.store.check_clock(now, self.plan.skew).await?;
+        let next = prepare(step, material, &self.profile, now)?;
+        Ok(self.store.save(&next, version).await?)
     }
 
     /// Since when everybody can read these anchors, `None` while they cannot. Whoever finds them in place goes by the time when
@@ -238,15 +289,32 @@ impl Bundle {
 
     /// What to store where nothing is. An authority that was in use goes back: a new root would break every sidecar, and whoever
     /// emptied the store (an apply that replaces the object, say) rarely means that. A restart begins anew.
-    fn missing(&self, now: OffsetDateTime) -> Result<Material, BundleError> {
+    async fn missing(&self, now: OffsetDateTime) -> Result<Material, BundleError> {
         if let Some(material) = &self.loaded {
             tracing::warn!("Root and issuer certs are gone: storing those in use again");
             return Ok(material.clone());
         }
+        self.store.check_clock(now, self.plan.skew).await?;
         tracing::info!("Root and issuer certs not found: generating self signed CA");
         self.metrics.issuer_changed.inc();
         ca::generate(&self.profile, now).map_err(BundleError::Generate)
     }
+}
+
+/// Why an authority that has expired is still there.
+fn expired(reason: MaterialError, failed: Option<(Step, BundleError)>, unattended: Option<Unattended>) -> BundleError {
+    if let Some((_, error)) = failed {
+        return error;
+    }
+    let remedy = match unattended {
+        Some(Unattended::Disabled) => {
+            "it is not renewed because --ca-renewal-enabled is false; set it to true, or renew the authority"
+        }
+        _ => {
+            "it was supplied, so it is never replaced; supply a new one, or remove its anchors, chain and key to have one generated"
+        }
+    };
+    BundleError::Expired { reason, remedy }
 }
 
 #[cfg(test)]
@@ -258,7 +326,7 @@ mod tests {
     use outrigger_process::health::Health;
 
     use super::*;
-    use crate::{args::Names, rotation::RenewalMetrics, store::FileStore};
+    use crate::{args::Names, ca::testing::supplied, rotation::RenewalMetrics, settings::Settings, store::FileStore};
 
     fn now() -> OffsetDateTime {
         OffsetDateTime::now_utc()
@@ -287,7 +355,12 @@ mod tests {
             "test".into(),
         );
         let metrics = Metrics::register(&registry).unwrap();
-        Bundle::new(Store::Files(FileStore::new(names)), profile, plan, metrics, reporter)
+        let settings = LiveSettings::new(Settings {
+            skew: plan.skew,
+            ..Settings::default()
+        });
+        let store = Store::Files(FileStore::new(names));
+        Bundle::new(store, (profile, plan), settings, metrics, reporter)
     }
 
     fn plan() -> Plan {
@@ -403,5 +476,89 @@ mod tests {
         // Next, the old root is retired, ten minutes after its end.
         let retired = start + time::Duration::minutes(10 * 60 + 10);
         assert!((bundle.again.unwrap() - retired).abs() < time::Duration::seconds(2));
+    }
+
+    #[tokio::test]
+    async fn an_expired_authority_of_its_own_is_replaced_at_once() {
+        for hours in [11, 24 * 365] {
+            let folder = tempfile::tempdir().unwrap();
+            let start = now();
+            let mut first = bundle(folder.path());
+            first.refresh(start).await.unwrap();
+            let before = first.current.get().unwrap();
+
+            let later = start + time::Duration::hours(hours);
+            let mut again = bundle(folder.path());
+            again.refresh(later).await.unwrap();
+            assert_eq!(shape(&again), (1, 1, false), "the expired root is gone as well");
+            let after = again.current.get().unwrap();
+            assert_ne!(after.anchors_pem(), before.anchors_pem());
+            assert!(after.not_after() > later);
+            // One that ran on all the time does the same.
+            first.refresh(later).await.unwrap();
+            assert_eq!(first.current.get().unwrap().anchors_pem(), after.anchors_pem());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_expired_successor_does_not_hold_up_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = now();
+        let mut first = bundle(folder.path());
+        first.refresh(start).await.unwrap();
+        first.refresh(start + time::Duration::hours(8)).await.unwrap();
+        assert_eq!(shape(&first), (2, 1, true));
+        let mut again = bundle(folder.path());
+        let later = start + time::Duration::hours(100);
+        again.refresh(later).await.unwrap();
+        assert_eq!(shape(&again), (1, 1, false));
+        assert!(again.current.get().unwrap().not_after() > later);
+    }
+
+    #[tokio::test]
+    async fn other_expired_authorities_are_errors_that_say_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut own = bundle(folder.path());
+        own.plan.enabled = false;
+        own.refresh(now()).await.unwrap();
+        let later = now() + time::Duration::days(10);
+        let mut restarted = bundle(folder.path());
+        restarted.plan.enabled = false;
+        let text = chain(&restarted.refresh(later).await.unwrap_err());
+        assert!(
+            text.contains("expired at") && text.contains("--ca-renewal-enabled is false"),
+            "{text}"
+        );
+
+        let folder = tempfile::tempdir().unwrap();
+        let mut bundle = bundle(folder.path());
+        let material = supplied(&rcgen::PKCS_ED25519, now(), |_| {}).material;
+        let (_, version) = bundle.store.load().await.unwrap();
+        bundle.store.save(&material, &version).await.unwrap();
+        bundle.refresh(now()).await.unwrap();
+        bundle.loaded = None;
+        let error = bundle.refresh(later).await.unwrap_err();
+        assert!(!error.may_pass());
+        let text = chain(&error);
+        assert!(
+            text.contains("O=Shop issuer expired at") && text.contains("supply a new one"),
+            "{text}"
+        );
+        let (found, _) = bundle.store.load().await.unwrap();
+        assert_eq!(found, Found::Material(material), "it is left alone");
+    }
+
+    #[tokio::test]
+    async fn a_changed_skew_counts_for_the_next_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bundle = bundle(folder.path());
+        bundle.refresh(now()).await.unwrap();
+        let skew = time::Duration::minutes(1);
+        bundle.settings.set(Settings {
+            skew,
+            ..Settings::default()
+        });
+        bundle.refresh(now()).await.unwrap();
+        assert_eq!((bundle.plan.skew, bundle.profile.skew), (skew, skew));
     }
 }

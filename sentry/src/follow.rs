@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use outrigger_core::{SpiffeId, TrustDomain};
+use outrigger_identity::Changes;
 use outrigger_process::health::Health;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     settings::{Configured, LiveSettings, Source},
     validate::{JwksOptions, JwksValidator, Validators},
-    watch::Changes,
 };
 
 /// How often the Configuration is looked at.

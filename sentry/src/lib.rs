@@ -15,14 +15,13 @@ mod rotation;
 mod settings;
 mod store;
 mod validate;
-mod watch;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use outrigger_core::{SpiffeId, cluster_domain, control_plane::Service};
-use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener};
+use outrigger_identity::{AnchorSource, Changes, ClientAuth, Identity, KeyAlgorithm, Limits, Listener};
 use outrigger_process::{
     health::{Health, Target},
     http,
@@ -50,14 +49,13 @@ use rotation::{Plan, RenewalMetrics, Reporter};
 use settings::{Configured, LiveSettings, Settings, Source};
 use store::{FileStore, KubernetesStore, Store, TrustBundle, store_changes};
 use validate::{InsecureValidator, KubernetesValidator, Validators};
-use watch::Changes;
 
 /// Calls in flight get this long at shutdown; clients wait three seconds for an answer.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Connections at once. A client asks once and leaves, so more than it takes to keep the API server busy would only take memory;
 /// a client's deadline begins when it is connected.
-const CONNECTIONS: usize = 128;
+const CONNECTIONS: usize = 64;
 /// After this a connection has to make room for others.
 const CONNECTION_AGE: Duration = Duration::from_secs(10);
 
@@ -132,8 +130,8 @@ async fn authority(
     let settings = LiveSettings::new(configured.settings);
     let validators = Arc::new(validators(&options, &configured, clients.as_ref(), &id));
     let (store, jwt_store) = stores(&options, clients.as_ref());
-    let (plan, profile) = renewal(&options, &id, configured.settings);
-    let mut bundle = Bundle::new(store, profile, plan, metrics.clone(), reporter);
+    let renewal = renewal(&options, &id, configured.settings);
+    let mut bundle = Bundle::new(store, renewal, settings.clone(), metrics.clone(), reporter);
     bundle.start(&server_target, &stop).await?;
     let mut jwt = JwtKeys::new(jwt_store, options.jwt.clone());
     jwt.start(&server_target, &stop).await?;
@@ -267,7 +265,7 @@ fn validators(options: &Options, configured: &Configured, clients: Option<&Clien
 }
 
 /// When and how the authority is renewed, and what a new one says.
-fn renewal(options: &Options, id: &SpiffeId, settings: Settings) -> (Plan, Profile) {
+fn renewal(options: &Options, id: &SpiffeId, settings: Settings) -> (Profile, Plan) {
     let renewal = options.renewal;
     let plan = Plan {
         enabled: renewal.enabled,
@@ -282,7 +280,7 @@ fn renewal(options: &Options, id: &SpiffeId, settings: Settings) -> (Plan, Profi
         ttl: renewal.ttl,
         skew: settings.skew,
     };
-    (plan, profile)
+    (profile, plan)
 }
 
 /// Of the authority's material, and of the key that signs JWT-SVIDs.
@@ -353,5 +351,11 @@ pub mod fuzzing {
     /// Reads a token, and a user name, as the Kubernetes validator does.
     pub fn token(text: &str) {
         crate::validate::fuzzing::token(text);
+    }
+
+    /// Reads a set of keys and verifies a token with it, as the JWKS validator does.
+    pub fn signed_token(token: &str, keys: &str) {
+        crate::validate::fuzzing::signed_token(token, keys);
+        crate::jwt::fuzzing::claims(token);
     }
 }

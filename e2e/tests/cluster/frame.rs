@@ -114,36 +114,7 @@ impl World {
     }
 }
 
-/// A Deployment of the sample app; `annotations` are lines of YAML to add.
-pub(crate) fn sample_app(app: &str, annotations: &str) -> String {
-    format!(
-        r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: {app}
-spec:
-  selector:
-    matchLabels: {{app: {app}}}
-  template:
-    metadata:
-      labels: {{app: {app}}}
-      annotations:
-        dapr.io/enabled: "true"
-        dapr.io/app-id: {app}
-        dapr.io/app-port: "3000"
-        {annotations}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-        - name: app
-          image: {}/sample-app:{}
-          env: [{{name: APP_ID, value: {app}}}]
-"#,
-        release::REGISTRY,
-        release::TAG
-    )
-}
+pub(crate) use outrigger_e2e::sample::deployment as sample_app;
 
 /// A Component of a type, with further lines of YAML.
 pub(crate) fn component(name: &str, type_: &str, more: &str) -> String {

@@ -22,6 +22,8 @@ pub(crate) struct Directory {
     parent: PathBuf,
     name: String,
     last: Option<Files>,
+    /// Why the newest state is not there.
+    failure: Option<String>,
 }
 
 /// What a change of trust anchors leaves as it is.
@@ -55,34 +57,57 @@ impl Directory {
             .to_owned(),
             name: name.to_owned(),
             last: None,
+            failure: None,
         })
     }
 
-    /// The link, for messages.
-    pub(crate) fn target(&self) -> PathBuf {
+    fn target(&self) -> PathBuf {
         self.parent.join(&self.name)
     }
 
-    /// Writes a new certificate.
-    pub(crate) fn write(&mut self, key: &PrivateKeyDer<'_>, svid: &Svid, anchors: &Anchors) -> io::Result<()> {
+    /// Writes a new certificate. When that fails, [`Directory::retry`] writes it later.
+    pub(crate) fn write(&mut self, key: &PrivateKeyDer<'_>, svid: &Svid, anchors: &Anchors) {
         let mut key_pem = Zeroizing::new(String::new());
         pem::block("PRIVATE KEY", key.secret_der(), &mut key_pem);
-        let files = Files {
+        self.last = Some(Files {
             key: key_pem,
             certificates: without_roots(&svid.certified.cert),
             jwt: svid.base_jwt().map(|jwt| Zeroizing::new(jwt.token().to_owned())),
-        };
-        self.switch(&files, anchors)?;
-        self.last = Some(files);
-        Ok(())
+        });
+        self.write_anchors(anchors);
     }
 
     /// Writes the last certificate anew beside changed anchors. Upstream leaves the old ones until the next renewal.
-    pub(crate) fn write_anchors(&mut self, anchors: &Anchors) -> io::Result<()> {
-        match &self.last {
-            Some(files) => self.switch(files, anchors),
-            None => Ok(()),
+    pub(crate) fn write_anchors(&mut self, anchors: &Anchors) {
+        let Some(files) = &self.last else { return };
+        let result = self.switch(files, anchors);
+        let failure = result.err().map(|error| {
+            format!(
+                "the identity directory {} cannot be written: {error}",
+                self.target().display()
+            )
+        });
+        if let Some(failure) = failure
+            .as_ref()
+            .filter(|failure| self.failure.as_ref() != Some(failure))
+        {
+            tracing::error!("{failure}; trying again");
         }
+        self.failure = failure;
+    }
+
+    /// Writes again what could not be written; `false` when there is nothing.
+    pub(crate) fn retry(&mut self, anchors: &Anchors) -> bool {
+        let behind = self.failure.is_some();
+        if behind {
+            self.write_anchors(anchors);
+        }
+        behind
+    }
+
+    /// Why the newest state is not there.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     fn switch(&self, files: &Files, anchors: &Anchors) -> io::Result<()> {
@@ -94,21 +119,35 @@ impl Directory {
         let version = format!("{nanos}-{}", self.name);
         let folder = self.parent.join(&version);
         DirBuilder::new().mode(0o700).create(&folder)?;
+        let result = self
+            .fill(&folder, files, anchors)
+            .and_then(|()| self.point_to(&version));
+        match &result {
+            Ok(()) => self.remove_others(&version),
+            // It holds a key, and nobody will look for it.
+            Err(_) => remove(&folder),
+        }
+        result
+    }
+
+    fn fill(&self, folder: &Path, files: &Files, anchors: &Anchors) -> io::Result<()> {
         write(&folder.join("key.pem"), &files.key)?;
         write(&folder.join("cert.pem"), &files.certificates)?;
         write(&folder.join("ca.pem"), anchors.pem())?;
-        if let Some(jwt) = &files.jwt {
-            write(&folder.join("jwt_svid.token"), jwt)?;
+        match &files.jwt {
+            Some(jwt) => write(&folder.join("jwt_svid.token"), jwt),
+            None => Ok(()),
         }
+    }
+
+    fn point_to(&self, version: &str) -> io::Result<()> {
         let link = self.parent.join(format!("{}.new", self.name));
         match fs::remove_file(&link) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        symlink(&version, &link)?;
-        fs::rename(&link, self.target())?;
-        self.remove_others(&version);
-        Ok(())
+        symlink(version, &link)?;
+        fs::rename(&link, self.target())
     }
 
     /// Older states, also those of earlier processes: they hold keys.
@@ -121,9 +160,7 @@ impl Directory {
             let Some(name) = name.to_str().filter(|name| *name != current && self.is_version(name)) else {
                 continue;
             };
-            if let Err(error) = fs::remove_dir_all(entry.path()) {
-                tracing::warn!(folder = name, %error, "cannot remove an older state of the identity directory");
-            }
+            remove(&self.parent.join(name));
         }
     }
 
@@ -131,6 +168,12 @@ impl Directory {
         name.split_once('-').is_some_and(|(nanos, rest)| {
             rest == self.name && nanos.len() >= 16 && nanos.bytes().all(|c| c.is_ascii_digit())
         })
+    }
+}
+
+fn remove(folder: &Path) {
+    if let Err(error) = fs::remove_dir_all(folder) {
+        tracing::warn!(folder = %folder.display(), %error, "cannot remove a state of the identity directory that is not in use");
     }
 }
 
@@ -183,7 +226,7 @@ mod tests {
             chain: [good.chain.clone(), root("b").into_bytes()].concat(),
             ..good
         };
-        directory.write(&key, &svid_with(&with_root, &key), &anchors).unwrap();
+        directory.write(&key, &svid_with(&with_root, &key), &anchors);
 
         assert!(target.is_symlink());
         assert_eq!(mode(target.parent().unwrap()), 0o700);
@@ -213,7 +256,7 @@ mod tests {
             Anchors::from_pem(&root("a")).unwrap(),
             Anchors::from_pem(&root("b")).unwrap(),
         );
-        Directory::new(&target).unwrap().write(&key, &svid, &first).unwrap();
+        Directory::new(&target).unwrap().write(&key, &svid, &first);
         let old = versions(folder.path());
         // Neither ours nor like ours.
         fs::create_dir(folder.path().join("1-tls")).unwrap();
@@ -221,18 +264,39 @@ mod tests {
         symlink("nowhere", folder.path().join("tls.new")).unwrap();
 
         let mut directory = Directory::new(&target).unwrap();
-        directory.write_anchors(&second).unwrap();
+        directory.write_anchors(&second);
         assert_eq!(
             fs::read_to_string(target.join("ca.pem")).unwrap(),
             first.pem(),
             "nothing to write yet"
         );
-        directory.write(&key, &svid, &first).unwrap();
-        directory.write_anchors(&second).unwrap();
+        directory.write(&key, &svid, &first);
+        directory.write_anchors(&second);
         assert_eq!(fs::read_to_string(target.join("ca.pem")).unwrap(), second.pem());
         let left = versions(folder.path());
         assert_eq!(left.len(), 2, "{left:?}");
         assert!(left.contains(&"1-tls".to_owned()) && !left.contains(&old[0]));
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_and_is_written_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("tls");
+        let mut directory = Directory::new(&target).unwrap();
+        let (issued, key) = issued(1000, 3000);
+        let anchors = Anchors::from_pem(&root("a")).unwrap();
+        // A folder with something in it: neither a rename nor a removal of files replaces it.
+        fs::create_dir_all(target.join("x")).unwrap();
+        for _ in 0..2 {
+            directory.write(&key, &svid_with(&issued, &key), &anchors);
+            assert!(directory.failure().unwrap().contains("tls cannot be written"));
+            assert!(versions(folder.path()).is_empty());
+        }
+        fs::remove_dir_all(&target).unwrap();
+        assert!(directory.retry(&anchors));
+        assert_eq!(directory.failure(), None);
+        assert!(target.join("key.pem").exists());
+        assert!(!directory.retry(&anchors), "once is enough");
     }
 
     #[test]

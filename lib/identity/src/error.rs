@@ -44,12 +44,6 @@ pub enum FetchError {
     Timestamp,
     #[error("a token that sentry issued cannot be used")]
     Jwt(#[from] JwtError),
-    #[error("cannot write the identity directory {path}")]
-    Directory {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
 }
 
 impl FetchError {
@@ -61,7 +55,7 @@ impl FetchError {
             Self::Timestamp => "invalid_ts",
             Self::Jwt(JwtError::Malformed(_)) => "jwt_parse",
             Self::Jwt(JwtError::Audience { .. }) => "jwt_aud",
-            Self::Key(_) | Self::Sign { .. } | Self::Response(_) | Self::Directory { .. } => "sign",
+            Self::Key(_) | Self::Sign { .. } | Self::Response(_) => "sign",
         }
     }
 

@@ -1,8 +1,5 @@
-//! Following a mounted trust-anchors file.
-//!
-//! The kubelet writes a new folder and renames the `..data` link over the old one, so the watch is on the folder, every event
-//! means "read it again", and a slow poll covers mounts without inotify. Unreadable, empty or broken content keeps the last
-//! good set.
+//! Following a mounted trust-anchors file. A slow poll covers mounts without inotify. Unreadable, empty or broken content keeps the
+//! last good set.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,20 +7,15 @@ use std::{
     time::Duration,
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use outrigger_core::backoff::Backoff;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     anchors::{AnchorSource, Anchors, Elsewhere},
+    changes::Changes,
     error::Error,
 };
 
-/// A burst of events counts as one change once it has been quiet for this long.
-const QUIET: Duration = Duration::from_millis(100);
-/// The longest wait for that, in a folder that is never quiet.
-const BURST: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_secs(60);
 /// How often a file that does not exist yet is looked for.
 const ABSENT_POLL: Duration = Duration::from_secs(1);
@@ -100,30 +92,25 @@ impl AnchorsFollower {
             stop.cancelled().await;
             return;
         };
-        let (sender, mut events) = watch::channel(());
-        // Kept alive to keep the watch; made again when the folder appears or is replaced.
-        let mut watcher = None;
+        // Made again when the folder appears or is replaced.
+        let mut watch = None;
         // Each reason is logged once, not with every look.
         let mut failing = None;
         let mut unwatched = UNWATCHED_POLL;
         tracing::info!(file = %file.display(), "watching trust anchors");
         loop {
-            if watcher.is_none() {
-                watcher = watch_folder(&file, sender.clone());
-            }
-            let poll = if watcher.is_some() {
+            let changes = watch.get_or_insert_with(|| Changes::of([file.as_path()]));
+            let poll = if changes.is_complete() {
                 POLL
             } else {
                 unwatched.next_pause()
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = events.changed() => {
-                    let quiet = async { while matches!(tokio::time::timeout(QUIET, events.changed()).await, Ok(Ok(()))) {} };
-                    // Either way it is time to read.
-                    let _ = tokio::time::timeout(BURST, quiet).await;
-                }
-                () = tokio::time::sleep(poll) => {}
+                () = changes.any(poll) => {}
+            }
+            if !changes.is_complete() {
+                watch = None;
             }
             match read(&file) {
                 Ok(anchors) => {
@@ -142,7 +129,7 @@ impl AnchorsFollower {
                         hear(Err(&reason));
                         failing = Some(reason);
                     }
-                    watcher = None;
+                    watch = None;
                 }
             }
         }
@@ -159,30 +146,6 @@ impl AnchorsFollower {
 fn read(file: &Path) -> Result<Anchors, String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
     Anchors::from_pem(&text).map_err(|error| error.to_string())
-}
-
-fn watch_folder(file: &Path, events: watch::Sender<()>) -> Option<RecommendedWatcher> {
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Our own reading is an access event: it must not trigger the next reading.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            events.send_replace(());
-        }
-    });
-    let watched = watcher.and_then(|mut watcher| {
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    match watched {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            tracing::debug!(folder = %folder.display(), %error, "cannot watch the folder; polling");
-            None
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! each connection. [`Renewal`] is the task behind it. Knows rustls and tonic, not Kubernetes.
 
 mod anchors;
+mod changes;
 mod channel;
 mod directory;
 mod error;
@@ -14,6 +15,7 @@ mod key;
 pub mod listener;
 mod metrics;
 pub mod pem;
+mod places;
 mod renewal;
 mod schedule;
 mod sentry;
@@ -24,6 +26,7 @@ mod token;
 mod verify;
 
 pub use anchors::{AnchorSource, Anchors, Elsewhere};
+pub use changes::Changes;
 pub use channel::{anonymous_channel, plain_channel};
 pub use error::{Error, FetchError};
 pub use identity::{Identity, Options};

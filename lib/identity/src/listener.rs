@@ -15,12 +15,21 @@ use outrigger_core::SpiffeId;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{socket, tls::ServerTls, verify};
+use crate::{
+    places::{Place, Places, Queue},
+    socket,
+    tls::ServerTls,
+    verify,
+};
+
+/// Connections that wait for a place, of all addresses together; they cost a file descriptor each. Above that those of the
+/// address that has most of them are closed.
+const WAITING: usize = 4096;
 
 /// What a handler learns about its peer; parsed once for a connection.
 #[derive(Clone, Debug)]
@@ -30,14 +39,15 @@ pub struct Peer {
     pub id: Option<SpiffeId>,
 }
 
-/// Bounds on connections. What is above them waits in the kernel's queue.
+/// Bounds on connections. What is above them waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// At most this many handshakes at once.
     pub handshakes: usize,
     /// For one handshake.
     pub timeout: Duration,
-    /// At most this many connections at once, for servers whose clients ask once and leave. `None` for any number.
+    /// At most this many connections at once, for servers whose clients ask once and leave; no address gets all of them. `None`
+    /// for any number.
     pub connections: Option<usize>,
 }
 
@@ -62,7 +72,7 @@ pub struct Connection {
     io: Io,
     peer: Peer,
     /// Given back when the connection ends.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 enum Io {
@@ -100,30 +110,16 @@ impl Listener {
 }
 
 async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connections: mpsc::Sender<Connection>) {
-    let slots = Arc::new(Semaphore::new(limits.handshakes));
-    let places = limits.connections.map(|most| Arc::new(Semaphore::new(most)));
+    let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    let mut arrivals = Arrivals::new(tcp, limits.connections);
     loop {
-        let place = match &places {
-            None => None,
-            Some(places) => tokio::select! {
-                () = connections.closed() => return,
-                place = places.clone().acquire_owned() => place.ok(),
-            },
-        };
-        let Ok(slot) = slots.clone().acquire_owned().await else {
+        // Given back only when somebody took the connection: those that wait for that are bounded, too.
+        let Ok(handshake) = handshakes.clone().acquire_owned().await else {
             return;
         };
-        let (io, addr) = tokio::select! {
+        let (io, addr, place) = tokio::select! {
             () = connections.closed() => return,
-            accepted = tcp.accept() => match accepted {
-                Ok(pair) => pair,
-                Err(error) => {
-                    // Out of file descriptors, most likely: give others time to close theirs.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
+            arrival = arrivals.next() => arrival,
         };
         if let Err(error) = socket::tune(&io) {
             tracing::debug!(%addr, %error, "cannot set the options of a socket");
@@ -144,8 +140,7 @@ async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connec
         };
         let connections = connections.clone();
         tokio::spawn(async move {
-            // Given back only when somebody took the connection: those that wait for that are bounded, too.
-            let _slot = slot;
+            let _handshake = handshake;
             match timeout(limits.timeout, TlsAcceptor::from(config).accept(io)).await {
                 Ok(Ok(io)) => {
                     let leaf = io.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -162,6 +157,52 @@ async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connec
                 Err(_) => tracing::debug!(%addr, "TLS handshake timed out"),
             }
         });
+    }
+}
+
+/// Connections as they come in, or where their number is bounded, as they get their places.
+struct Arrivals {
+    tcp: TcpListener,
+    bounded: Option<(Places, Queue<(TcpStream, SocketAddr)>)>,
+}
+
+impl Arrivals {
+    fn new(tcp: TcpListener, most: Option<usize>) -> Self {
+        let bounded = most.map(|most| {
+            let places = Places::new(most);
+            (places.clone(), Queue::new(places, WAITING))
+        });
+        Self { tcp, bounded }
+    }
+
+    /// Loses nothing when it is dropped half way.
+    async fn next(&mut self) -> (TcpStream, SocketAddr, Option<Place>) {
+        loop {
+            let Some((places, queue)) = &mut self.bounded else {
+                let (io, addr) = accept_one(&self.tcp).await;
+                return (io, addr, None);
+            };
+            if let Some(((io, addr), place)) = queue.next() {
+                return (io, addr, Some(place));
+            }
+            tokio::select! {
+                (io, addr) = accept_one(&self.tcp) => queue.push(addr.ip().to_canonical(), (io, addr)),
+                () = places.given_back() => {}
+            }
+        }
+    }
+}
+
+async fn accept_one(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match tcp.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: give others time to close theirs.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 

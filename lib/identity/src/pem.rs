@@ -27,8 +27,8 @@ pub fn encode<'a>(certificates: impl IntoIterator<Item = &'a CertificateDer<'sta
     text
 }
 
-/// One block, its text in lines of 64 characters.
-pub(crate) fn block(label: &str, der: &[u8], text: &mut String) {
+/// Appends one block, its text in lines of 64 characters.
+pub fn block(label: &str, der: &[u8], text: &mut String) {
     let mut body = STANDARD.encode(der);
     let _ = writeln!(text, "-----BEGIN {label}-----");
     for line in body.as_bytes().chunks(64) {

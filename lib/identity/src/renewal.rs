@@ -22,7 +22,7 @@ use crate::{
     identity::Identity,
     key::{self, KeyAlgorithm},
     metrics::Metrics,
-    schedule::{Urgency, renewal_time, urgency},
+    schedule::{Urgency, pause, renewal_time, urgency},
     sentry::{Issuer, SigningRequest},
     svid::Svid,
 };
@@ -33,16 +33,15 @@ const FIRST_RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::
 const REFUSAL_BUDGET: Duration = Duration::from_secs(60);
 /// Pauses after failed renewals: upstream's ten seconds, or less, so that a fleet that failed together spreads.
 const RENEWAL_RETRY: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(10));
-/// The wall clock is looked at this often, since timers stop while a machine sleeps.
-const CLOCK_CHECK: Duration = Duration::from_secs(60);
 
 /// What the task says about itself, for health checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     /// There is a certificate that will be renewed in time.
     Ready,
-    /// There is a certificate, which peers accept, but renewing it has failed for half of the time that there is for it.
-    Expiring(String),
+    /// There is a certificate, which peers accept, and something that people should look at: renewing it has failed for half of
+    /// the time that there is for it, or the identity directory is behind.
+    Warning(String),
     /// There is none that peers accept, and why.
     NotReady(String),
 }
@@ -136,7 +135,7 @@ impl Fetcher {
             let error = match self.fetch(true).await {
                 Ok(svid) => {
                     tracing::info!(id = %svid.id(), "Security is initialized successfully");
-                    status(Status::Ready);
+                    status(self.status());
                     return Ok(());
                 }
                 Err(error) => error,
@@ -159,20 +158,16 @@ impl Fetcher {
     async fn renew(&self, status: &mut impl FnMut(Status)) {
         let mut due = self.identity.svid().map(|svid| self.plan(&svid));
         loop {
-            let now = SystemTime::now();
-            match due.map(|due| due.duration_since(now)) {
-                Some(Ok(left)) if !left.is_zero() => {
-                    tokio::select! {
-                        () = sleep(left.min(CLOCK_CHECK)) => {}
-                        () = self.issuer.superseded() => due = None,
-                    }
-                    continue;
+            if let Some(pause) = due.and_then(|due| pause(due, SystemTime::now())) {
+                tokio::select! {
+                    () = sleep(pause) => self.retry_directory(status),
+                    () = self.issuer.superseded() => due = None,
                 }
-                _ => {}
+                continue;
             }
             match self.fetch(false).await {
                 Ok(svid) => {
-                    status(Status::Ready);
+                    status(self.status());
                     due = Some(self.plan(&svid));
                 }
                 Err(error) => {
@@ -213,7 +208,7 @@ impl Fetcher {
                     seconds,
                     "certificate renewal failed, and it expires soon; trying again"
                 );
-                status(Status::Expiring(reason));
+                status(Status::Warning(reason));
             }
             Urgency::Last => {
                 tracing::error!(
@@ -261,24 +256,34 @@ impl Fetcher {
         };
         let issued = self.issuer.issue(request).await?;
         let svid = Arc::new(Svid::new(&issued, &key, SystemTime::now())?);
+        // First, so that readers of the files never see an older state than peers. A folder that cannot be written holds up nobody
+        // else.
         if let Some(directory) = &self.directory {
-            let mut directory = directory.lock();
-            let path = directory.target();
-            directory
-                .write(&key, &svid, &self.identity.current_anchors())
-                .map_err(|source| FetchError::Directory { path, source })?;
+            directory.lock().write(&key, &svid, &self.identity.current_anchors());
         }
         self.identity.install_svid(svid.clone());
         Ok(svid)
     }
 
+    /// While the certificate is new.
+    fn status(&self) -> Status {
+        let directory = self.directory.as_ref().map(Mutex::lock);
+        let failure = directory.as_ref().and_then(|directory| directory.failure());
+        failure.map_or(Status::Ready, |failure| Status::Warning(failure.to_owned()))
+    }
+
+    fn retry_directory(&self, status: &mut impl FnMut(Status)) {
+        let directory = self.directory.as_ref();
+        if directory.is_some_and(|directory| directory.lock().retry(&self.identity.current_anchors())) {
+            status(self.status());
+        }
+    }
+
     fn hear_anchors(&self, heard: Result<Arc<Anchors>, &str>) {
         let result = match heard {
             Ok(anchors) => {
-                if let Some(directory) = &self.directory
-                    && let Err(error) = directory.lock().write_anchors(&anchors)
-                {
-                    tracing::error!(%error, "cannot write the trust anchors to the identity directory");
+                if let Some(directory) = &self.directory {
+                    directory.lock().write_anchors(&anchors);
                 }
                 self.identity.install_anchors(anchors);
                 "changed"

@@ -9,6 +9,9 @@ use crate::svid::Svid;
 /// Renewals are at least this far apart, however short the lives of the certificates.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 
+/// The wall clock is looked at this often: it may be set, and timers stop while a machine sleeps.
+const CLOCK_CHECK: Duration = Duration::from_secs(60);
+
 /// How near the expiry of a certificate is, by the share of its life that is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Urgency {
@@ -36,6 +39,12 @@ pub(crate) fn renewal_time(svid: &Svid, now: SystemTime) -> SystemTime {
     now + (due - (due / 10).mul_f64(random_fraction())).max(MIN_PAUSE)
 }
 
+/// How long to wait before the clock is looked at again; `None` once it is time.
+pub(crate) fn pause(due: SystemTime, now: SystemTime) -> Option<Duration> {
+    let left = due.duration_since(now).ok().filter(|left| !left.is_zero());
+    left.map(|left| left.min(CLOCK_CHECK))
+}
+
 pub(crate) fn urgency(svid: &Svid, now: SystemTime) -> Urgency {
     let life = svid.not_after().duration_since(svid.not_before()).unwrap_or_default();
     match svid.not_after().duration_since(now) {
@@ -53,6 +62,19 @@ mod tests {
 
     fn at(seconds: f64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn a_clock_that_jumps_delays_nothing_by_more_than_a_minute() {
+        let due = at(10_000.0);
+        assert_eq!(pause(due, at(1000.0)), Some(CLOCK_CHECK));
+        assert_eq!(pause(due, at(9990.0)), Some(Duration::from_secs(10)));
+        // Set forward, or awake after a long sleep.
+        for now in [10_000.0, 10_001.0, 1e9] {
+            assert_eq!(pause(due, at(now)), None, "{now}");
+        }
+        // Set back: whoever looks at the certificate has the same clock.
+        assert_eq!(pause(due, at(0.0)), Some(CLOCK_CHECK));
     }
 
     #[test]

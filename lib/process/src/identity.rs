@@ -22,7 +22,7 @@ pub fn renew(
 async fn follow(renewal: Renewal, target: Target, stop: CancellationToken) -> anyhow::Result<()> {
     let report = |status| match status {
         Status::Ready => target.ready(),
-        Status::Expiring(reason) => target.ready_with_warning(reason),
+        Status::Warning(reason) => target.ready_with_warning(reason),
         Status::NotReady(reason) => target.not_ready(reason),
     };
     let result = renewal.run(report, stop).await;

@@ -7,6 +7,7 @@ pub mod http;
 pub mod identity;
 pub mod logs;
 pub mod metrics;
+mod open_files;
 pub mod privileges;
 pub mod runtime;
 pub mod tasks;

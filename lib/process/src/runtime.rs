@@ -4,7 +4,10 @@ use std::{future::Future, process::ExitCode};
 
 use anyhow::Context;
 
-use crate::logs::{self, LogArgs, Service};
+use crate::{
+    logs::{self, LogArgs, Service},
+    open_files,
+};
 
 /// Installs the crypto provider and the logger, runs `main` on a runtime, and turns its result into an exit code: 0, or 1
 /// after logging what failed.
@@ -23,6 +26,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     }
     tracing::info!("Starting {} -- version {}", service.title, crate::VERSION);
     tracing::info!("Log level set to: {}", logs.log_level);
+    open_files::raise_limit();
     let result = tokio::runtime::Builder::new_multi_thread()
         // The work is short and mostly waiting: more threads would only cost memory.
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4)))

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate, X509Version};
 
 use super::{
-    Material, encode_pem,
+    Material,
     paths::{arrange, expiry},
     signature,
 };
@@ -82,8 +82,8 @@ impl Authority {
         };
         let issuer = issuer.map_err(|error| MaterialError::IssuerChain(error.to_string()))?;
         Ok(Self {
-            anchors_pem: encode(&anchors),
-            chain_pem: encode(&sent),
+            anchors_pem: pem::encode(&anchors),
+            chain_pem: pem::encode(&sent),
             issuer,
             subject,
             key_identifier,
@@ -278,15 +278,11 @@ fn check_key(key: &KeyPair, certificate: &CertificateDer<'_>) -> Result<(), Mate
     )))
 }
 
-pub(super) fn encode(chain: &[CertificateDer<'_>]) -> String {
-    chain.iter().map(|der| encode_pem("CERTIFICATE", der)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ca::generate;
-    use crate::ca::succession::tests::profile;
+    use crate::ca::testing::profile;
 
     fn material(domain: &str) -> Material {
         generate(&profile(domain), OffsetDateTime::now_utc()).unwrap()

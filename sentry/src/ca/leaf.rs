@@ -1,6 +1,7 @@
 //! Workload certificates: upstream's profile, nothing taken from the request but its key.
 
 use outrigger_core::SpiffeId;
+use outrigger_identity::pem;
 use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
     string::Ia5String,
@@ -8,7 +9,7 @@ use rcgen::{
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
-use super::{Authority, PublicKey, certify::tlv, encode_pem, serial};
+use super::{Authority, PublicKey, certify::tlv, serial};
 
 /// Object id of the extension that lists a pod's container images.
 const IMAGES_OID: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 100, 1];
@@ -92,10 +93,10 @@ impl Authority {
         }
         let not_after = params.not_after;
         let certificate = self.certify(params, &key.0)?;
-        Ok(Signed {
-            chain_pem: encode_pem("CERTIFICATE", &certificate) + self.chain_pem(),
-            not_after,
-        })
+        let mut chain_pem = String::new();
+        pem::block("CERTIFICATE", &certificate, &mut chain_pem);
+        chain_pem.push_str(self.chain_pem());
+        Ok(Signed { chain_pem, not_after })
     }
 }
 
@@ -106,15 +107,11 @@ fn ascii(name: &str) -> Result<Ia5String, SignError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ca::{generate, succession::tests::profile};
-    use rcgen::KeyPair;
+    use crate::ca::{
+        generate,
+        testing::{leaf, profile, public_key},
+    };
     use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-
-    fn public_key() -> PublicKey {
-        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let request = CertificateParams::default().serialize_request(&key).unwrap();
-        PublicKey::from_request(request.pem().unwrap().as_bytes()).unwrap()
-    }
 
     fn authority(now: OffsetDateTime) -> Authority {
         Authority::load(&generate(&profile("cluster.local"), now).unwrap(), now).unwrap()
@@ -125,16 +122,6 @@ mod tests {
         let signed = authority(now).sign(leaf, &public_key(), now).unwrap();
         let (_, block) = x509_parser::pem::parse_x509_pem(signed.chain_pem.as_bytes()).unwrap();
         (signed, block.contents)
-    }
-
-    fn leaf(ttl: Duration) -> Leaf {
-        Leaf {
-            id: "spiffe://public/ns/shop/cart".parse().unwrap(),
-            dns_names: Vec::new(),
-            ttl,
-            skew: Duration::minutes(15),
-            images: Vec::new(),
-        }
     }
 
     #[test]

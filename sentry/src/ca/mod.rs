@@ -10,6 +10,8 @@ mod signature;
 mod succession;
 #[cfg(test)]
 mod supplied;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use authority::{Authority, MaterialError};
 pub use generate::{Profile, generate};
@@ -58,19 +60,6 @@ impl std::fmt::Debug for NextIssuer {
             .field("chain", &self.chain)
             .finish_non_exhaustive()
     }
-}
-
-/// One PEM block.
-pub(crate) fn encode_pem(label: &str, der: &[u8]) -> String {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    let body = STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for line in body.as_bytes().chunks(64) {
-        text.push_str(&String::from_utf8_lossy(line));
-        text.push('\n');
-    }
-    text.push_str(&format!("-----END {label}-----\n"));
-    text
 }
 
 /// 16 random bytes with the top bit clear, so that the number is positive and below 2^127.

@@ -7,13 +7,14 @@
 use std::str::FromStr;
 
 use outrigger_core::{SpiffeId, TrustDomain, control_plane::Service};
+use outrigger_identity::pem;
 use rustls_pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 use x509_parser::{prelude::X509Certificate, x509::X509Name};
 
 use super::{
     Authority, Material, MaterialError, NextIssuer, Profile,
-    authority::{chain, encode, is_signed_by, list, optional_list, parse},
+    authority::{chain, is_signed_by, list, optional_list, parse},
     generate::Generation,
     paths::{arrange, expiry},
 };
@@ -156,12 +157,14 @@ fn is_generated_issuer(certificate: &X509Certificate<'_>) -> bool {
 
 /// Generates the next root and issuer. The anchors then have both roots; the issuer waits until they are everywhere.
 ///
-/// A new root never expires before those it joins: a certificate below it would have to be renewed by a way that is gone.
+/// A new root never expires before those it joins: a certificate below it would have to be renewed by a way that is gone. An
+/// authority that has expired certifies nothing any more, but is succeeded as well.
 ///
 /// # Errors
 /// Material that cannot be used, or no randomness.
 pub fn announce(material: &Material, profile: &Profile, now: OffsetDateTime) -> Result<Material, SuccessionError> {
-    let current = Authority::load(material, now)?;
+    let expires = Standing::of(material, now)?.expires;
+    let current = Authority::load(material, now.min(expires))?;
     let mut anchors = list(&material.anchors).map_err(MaterialError::Anchors)?;
     let parsed = parse(&anchors).map_err(MaterialError::Anchors)?;
     // A root of somebody else does not decide how long ours lives.
@@ -174,7 +177,7 @@ pub fn announce(material: &Material, profile: &Profile, now: OffsetDateTime) -> 
     let generation = Generation::new(profile, now, latest.max(now + profile.ttl))?;
 
     let mut cross = optional_list(&material.cross).map_err(MaterialError::Cross)?;
-    if may_certify_authorities(current.chain())? {
+    if now < expires && may_certify_authorities(current.chain())? {
         for successor in [&generation.root, &generation.issuer] {
             let certificate = successor.certified_by(current.issuer(), current.not_after())?;
             cross.push(certificate.der().clone());
@@ -184,10 +187,10 @@ pub fn announce(material: &Material, profile: &Profile, now: OffsetDateTime) -> 
     let known = [current.chain(), &cross].concat();
     let next = arrange(generation.issuer.certificate.der(), &known, &anchors, now).map_err(MaterialError::Cross)?;
     Ok(Material {
-        anchors: encode(&anchors),
-        cross: encode(&cross),
+        anchors: pem::encode(&anchors),
+        cross: pem::encode(&cross),
         next: Some(NextIssuer {
-            chain: encode(&next.chain),
+            chain: pem::encode(&next.chain),
             key: generation.issuer.key.serialize_pem(),
         }),
         ..material.clone()
@@ -212,7 +215,7 @@ pub fn switch(material: &Material, now: OffsetDateTime) -> Result<Material, Succ
     let (anchors, chain) = anchors_and_chain(&material)?;
     let cross = useful(&chain, &[old, cross].concat(), &anchors, now)?;
     let material = Material {
-        cross: encode(&cross),
+        cross: pem::encode(&cross),
         ..material
     };
     Authority::load(&material, now)?;
@@ -248,7 +251,7 @@ pub fn retire(material: &Material, skew: Duration, now: OffsetDateTime) -> Resul
     let new_chain = rearranged(&chain[0])?.chain;
     let new_next = match (&material.next, next.as_deref()) {
         (Some(stored), Some([head, ..])) => Some(NextIssuer {
-            chain: encode(&rearranged(head)?.chain),
+            chain: pem::encode(&rearranged(head)?.chain),
             key: stored.key.clone(),
         }),
         _ => None,
@@ -262,10 +265,10 @@ pub fn retire(material: &Material, skew: Duration, now: OffsetDateTime) -> Resul
         }
     }
     let retired = Material {
-        anchors: encode(&kept),
-        issuer_chain: encode(&new_chain),
+        anchors: pem::encode(&kept),
+        issuer_chain: pem::encode(&new_chain),
         issuer_key: material.issuer_key.clone(),
-        cross: encode(&cross),
+        cross: pem::encode(&cross),
         next: new_next,
     };
     // By a clock that is far ahead even the issuer in use has expired: nothing that cannot sign is ever stored.
@@ -302,13 +305,13 @@ pub fn abandon(material: &Material, now: OffsetDateTime) -> Result<Material, Suc
     let anchors = if kept.len() == anchors.len() {
         material.anchors.clone()
     } else {
-        encode(&kept)
+        pem::encode(&kept)
     };
     let cross = optional_list(&material.cross).unwrap_or_default();
     let cross = useful(&chain, &cross, &kept, now)?;
     Ok(Material {
         anchors,
-        cross: encode(&cross),
+        cross: pem::encode(&cross),
         next: None,
         ..material.clone()
     })
@@ -350,4 +353,4 @@ fn may_certify_authorities(chain: &[CertificateDer<'static>]) -> Result<bool, Ma
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

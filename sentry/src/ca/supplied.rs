@@ -1,73 +1,31 @@
 //! Authorities that somebody brings along.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SignatureAlgorithm,
-};
+use outrigger_identity::pem;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SignatureAlgorithm};
 use time::{Duration, OffsetDateTime};
 use x509_parser::{
     asn1_rs::Any,
     prelude::{FromDer, X509Certificate},
 };
 
-use super::{Authority, Leaf, Material, PublicKey, encode_pem, signature};
+use super::{
+    Authority, Material, signature,
+    testing::{self, Supplied},
+};
 
-struct Supplied {
-    material: Material,
-    key: KeyPair,
-}
-
-/// An issuer below a root, both with keys of one kind; `change` has the last word about the issuer.
 fn supplied(algorithm: &'static SignatureAlgorithm, change: impl FnOnce(&mut CertificateParams)) -> Supplied {
-    let params = |name: &str| {
-        let mut params = CertificateParams::default();
-        params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
-        params.not_after = OffsetDateTime::now_utc() + Duration::days(2);
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        params
-    };
-    let root_key = KeyPair::generate_for(algorithm).unwrap();
-    let root = params("Shop root");
-    let mut issuer = params("Shop issuer");
-    change(&mut issuer);
-    let key = KeyPair::generate_for(algorithm).unwrap();
-    let certificate = issuer.signed_by(&key, &Issuer::from_params(&root, &root_key)).unwrap();
-    Supplied {
-        material: Material {
-            anchors: root.self_signed(&root_key).unwrap().pem(),
-            issuer_chain: certificate.pem(),
-            issuer_key: key.serialize_pem(),
-            cross: String::new(),
-            next: None,
-        },
-        key,
-    }
+    testing::supplied(algorithm, OffsetDateTime::now_utc(), change)
 }
 
 /// The first certificate of a chain that the authority signs.
 fn leaf(authority: &Authority) -> Vec<u8> {
-    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let request = CertificateParams::default()
-        .serialize_request(&key)
-        .unwrap()
-        .pem()
-        .unwrap();
-    let leaf = Leaf {
-        id: "spiffe://public/ns/shop/cart".parse().unwrap(),
-        dns_names: Vec::new(),
-        ttl: Duration::hours(1),
-        skew: Duration::ZERO,
-        images: Vec::new(),
-    };
-    let key = PublicKey::from_request(request.as_bytes()).unwrap();
-    let signed = authority.sign(&leaf, &key, OffsetDateTime::now_utc()).unwrap();
-    x509_parser::pem::parse_x509_pem(signed.chain_pem.as_bytes())
-        .unwrap()
-        .1
-        .contents
+    testing::signed(authority, OffsetDateTime::now_utc())[0].to_vec()
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let mut text = String::new();
+    pem::block(label, der, &mut text);
+    text
 }
 
 fn load(material: &Material) -> Result<Authority, String> {
@@ -118,7 +76,7 @@ fn keys_in_their_older_forms_are_read() {
         }
         let older = Any::from_der(rest).unwrap().1.data;
         let material = Material {
-            issuer_key: encode_pem(label, older),
+            issuer_key: pem(label, older),
             ..supplied.material
         };
         assert!(
@@ -182,14 +140,14 @@ fn what_cannot_work_is_refused_in_a_sentence() {
         ),
         (
             Material {
-                issuer_key: encode_pem("ENCRYPTED PRIVATE KEY", b"x"),
+                issuer_key: pem("ENCRYPTED PRIVATE KEY", b"x"),
                 ..good.clone()
             },
             "issuer key: no usable PEM block",
         ),
         (
             Material {
-                issuer_key: encode_pem("PRIVATE KEY", b"x"),
+                issuer_key: pem("PRIVATE KEY", b"x"),
                 ..good.clone()
             },
             "issuer key: unsupported kind of key or encoding",

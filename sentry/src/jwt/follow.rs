@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
+use outrigger_identity::Changes;
 use outrigger_process::health::Target;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,6 @@ use super::{
 use crate::{
     bundle::{REFRESH, RETRY},
     store::{Published, StoreError},
-    watch::Changes,
 };
 
 /// Shared by all who sign or publish; empty while JWT-SVIDs are off.

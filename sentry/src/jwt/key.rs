@@ -10,6 +10,7 @@ use aws_lc_rs::{
         RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding,
     },
 };
+use outrigger_identity::pem;
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 
 use super::{
@@ -82,7 +83,9 @@ impl SigningKey {
                 EcdsaKeyPair::generate(curve)?.to_pkcs8v1()?.as_ref().to_vec()
             }
         };
-        Ok(crate::ca::encode_pem("PRIVATE KEY", &der))
+        let mut text = String::new();
+        pem::block("PRIVATE KEY", &der, &mut text);
+        Ok(text)
     }
 
     pub(crate) fn public(&self) -> &PublicKey {

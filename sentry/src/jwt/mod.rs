@@ -166,6 +166,34 @@ fn complete(key: Option<String>, jwks: Option<String>, options: &JwtOptions) -> 
     })
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use std::sync::LazyLock;
+
+    use serde_json::Value;
+
+    use super::{algorithm::Algorithm, jwk::KeySet, jws, key::SigningKey};
+
+    static KEY: LazyLock<(SigningKey, KeySet)> = LazyLock::new(|| {
+        let pem = SigningKey::generate(Algorithm::EdDsa).expect("a key");
+        let key = SigningKey::from_pem(&pem).expect("a key that was just made");
+        let set = KeySet {
+            keys: vec![key.public().jwk("one", Algorithm::EdDsa)],
+        };
+        (key, set)
+    });
+
+    /// What is signed can be verified.
+    pub(crate) fn claims(text: &str) {
+        let Ok(claims) = serde_json::from_str::<Value>(text) else {
+            return;
+        };
+        let (key, set) = &*KEY;
+        let token = jws::sign(key, Algorithm::EdDsa, "one", &claims).expect("the key fits");
+        assert!(jws::verify::<Value>(&token, set).is_ok());
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

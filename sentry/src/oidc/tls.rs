@@ -3,11 +3,12 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use outrigger_identity::Changes;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio_util::sync::CancellationToken;
 
-use crate::{bundle::REFRESH, watch::Changes};
+use crate::bundle::REFRESH;
 
 /// Pause between two looks at files that do not exist yet.
 const ABSENT: Duration = Duration::from_secs(5);

@@ -12,9 +12,12 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 use time::OffsetDateTime;
 
 use super::{Decision, Step, Unattended};
+use crate::bundle::{BundleError, chain};
 
 /// Events are kept for an hour: a warning that still holds is repeated.
 const REPEAT: Duration = Duration::from_secs(3600);
+/// Different warnings within that time. What is said anew with every attempt does not become an Event each time.
+const MAX_WARNINGS: usize = 16;
 /// How long a call of the API server may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -53,7 +56,7 @@ impl RenewalMetrics {
             failures: IntCounterVec::new(
                 Opts::new(
                     "dapr_sentry_ca_renewal_failures_total",
-                    "Steps of the renewal that failed and are tried again.",
+                    "Steps of the renewal, and looks at the stored authority, that failed and are tried again.",
                 ),
                 &["step"],
             )?,
@@ -81,8 +84,10 @@ pub(crate) struct Reporter {
     target: Target,
     /// In Kubernetes only.
     recorder: Option<Recorder>,
-    /// The last warning, and when it was published.
-    warned: Option<(String, Instant)>,
+    /// What Events are about.
+    regarding: Option<ObjectReference>,
+    /// Warnings that were published, and when.
+    warned: Vec<(String, Instant)>,
 }
 
 impl Reporter {
@@ -95,12 +100,18 @@ impl Reporter {
             metrics,
             target,
             recorder: client.map(|client| Recorder::new(client, reporter)),
-            warned: None,
+            regarding: None,
+            warned: Vec::new(),
         }
     }
 
-    /// A step that this process made.
-    pub(crate) async fn made(&self, step: Step, regarding: Option<&ObjectReference>) {
+    /// Events are about this object from now on.
+    pub(crate) fn regard(&mut self, object: Option<ObjectReference>) {
+        self.regarding = object;
+    }
+
+    /// A step that this process made; `expired` says that it came too late for the authority in use.
+    pub(crate) async fn made(&self, step: Step, expired: bool) {
         let (reason, note) = match step {
             Step::Announce => {
                 self.metrics.renewals.inc();
@@ -120,32 +131,21 @@ impl Reporter {
             ),
         };
         tracing::info!(reason, "{note}");
-        self.publish(EventType::Normal, reason, note.to_owned(), regarding)
-            .await;
+        self.publish(EventType::Normal, reason, note.to_owned()).await;
+        if expired && step == Step::Switch {
+            let note = "the authority had expired before it was renewed: pods whose sidecars do not follow the trust anchors have to be restarted";
+            tracing::warn!("{note}");
+            self.publish(EventType::Warning, "AuthorityReplaced", note.to_owned())
+                .await;
+        }
     }
 
-    /// A step that will be tried again.
-    pub(crate) fn failed(&self, step: Step, error: &anyhow::Error) {
-        tracing::error!(
-            ?step,
-            error = format!("{error:#}"),
-            "the renewal of the certificate authority failed; trying again"
-        );
-        let label = match step {
-            Step::Announce => "announce",
-            Step::Switch => "switch",
-            Step::Retire => "retire",
-            Step::Abandon => "abandon",
-        };
-        self.metrics.failures.with_label_values(&[label]).inc();
-    }
-
-    /// What the last look led to.
+    /// What the last look led to; `failed` is a step that will be tried again, and why.
     pub(crate) async fn stands(
         &mut self,
         decision: &Decision,
         expires: OffsetDateTime,
-        regarding: Option<&ObjectReference>,
+        failed: Option<(Step, &BundleError)>,
     ) {
         self.metrics.pending.set(i64::from(decision.switchover.is_some()));
         let switchover = decision.switchover.map_or(0, OffsetDateTime::unix_timestamp);
@@ -154,33 +154,50 @@ impl Reporter {
             let holds = i64::from(decision.unattended == Some(reason));
             self.metrics.unattended.with_label_values(&[label]).set(holds);
         }
-        let Some(reason) = decision.unattended else {
-            self.warned = None;
-            self.target.ready();
-            return;
-        };
-        let note = warning(reason, expires);
-        self.target.ready_with_warning(&note);
-        let repeated = self
-            .warned
-            .as_ref()
-            .is_some_and(|(last, at)| *last == note && at.elapsed() < REPEAT);
-        if !repeated {
-            tracing::warn!("{note}");
-            self.publish(EventType::Warning, "AuthorityExpires", note.clone(), regarding)
-                .await;
-            self.warned = Some((note, Instant::now()));
+        match (failed, decision.unattended) {
+            (Some((step, error)), _) => {
+                let label = label(step);
+                self.metrics.failures.with_label_values(&[label]).inc();
+                let note = format!(
+                    "the renewal of the certificate authority failed (step {label}) and is tried again: {}",
+                    chain(error)
+                );
+                self.warn("RenewalFailed", note).await;
+            }
+            (None, Some(reason)) => self.warn("AuthorityExpires", expiring(reason, expires)).await,
+            (None, None) => {
+                self.warned.clear();
+                self.target.ready();
+            }
         }
     }
 
-    async fn publish(&self, type_: EventType, reason: &str, note: String, regarding: Option<&ObjectReference>) {
-        let (Some(recorder), Some(regarding)) = (&self.recorder, regarding) else {
+    /// What is stored cannot be used. The last good authority, if there is one, goes on signing.
+    pub(crate) async fn not_loaded(&mut self, error: &BundleError) {
+        self.metrics.failures.with_label_values(&["load"]).inc();
+        let note = format!("the stored certificate authority cannot be used: {}", chain(error));
+        self.warn("AuthorityNotLoaded", note).await;
+    }
+
+    /// Shown as long as it holds, and published once an hour.
+    async fn warn(&mut self, reason: &str, note: String) {
+        self.target.ready_with_warning(&note);
+        self.warned.retain(|(_, at)| at.elapsed() < REPEAT);
+        if self.warned.len() < MAX_WARNINGS && self.warned.iter().all(|(known, _)| *known != note) {
+            tracing::warn!(reason, "{note}");
+            self.publish(EventType::Warning, reason, note.clone()).await;
+            self.warned.push((note, Instant::now()));
+        }
+    }
+
+    async fn publish(&self, type_: EventType, reason: &str, note: String) {
+        let (Some(recorder), Some(regarding)) = (&self.recorder, &self.regarding) else {
             return;
         };
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(short(note)),
             action: "RenewAuthority".to_owned(),
             secondary: None,
         };
@@ -192,7 +209,26 @@ impl Reporter {
     }
 }
 
-fn warning(reason: Unattended, expires: OffsetDateTime) -> String {
+/// The API server takes Events with notes of less than a kibibyte.
+fn short(mut note: String) -> String {
+    const MAX: usize = 1000;
+    if note.len() > MAX {
+        note.truncate(note.floor_char_boundary(MAX));
+        note.push('…');
+    }
+    note
+}
+
+fn label(step: Step) -> &'static str {
+    match step {
+        Step::Announce => "announce",
+        Step::Switch => "switch",
+        Step::Retire => "retire",
+        Step::Abandon => "abandon",
+    }
+}
+
+fn expiring(reason: Unattended, expires: OffsetDateTime) -> String {
     let why = match reason {
         Unattended::Supplied => "it was supplied, so it is not renewed; supply a new one",
         Unattended::Disabled => "--ca-renewal-enabled is false; renew it, or switch renewal on",
@@ -205,6 +241,7 @@ fn warning(reason: Unattended, expires: OffsetDateTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::MaterialError;
     use outrigger_process::health::Health;
 
     #[tokio::test]
@@ -228,5 +265,47 @@ mod tests {
         reporter.stands(&decision, OffsetDateTime::UNIX_EPOCH, None).await;
         assert_eq!(gauge("supplied"), 0);
         assert!(health.warnings().is_empty());
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_each_and_told_once() {
+        let registry = Registry::new();
+        let health = Health::default();
+        let metrics = RenewalMetrics::register(&registry).unwrap();
+        let mut reporter = Reporter::new(metrics.clone(), health.target("sentry-authority"), None, "x".into());
+        let decision = Decision::default();
+        let error = |text: &str| BundleError::Material(MaterialError::Cross(text.to_owned()));
+        for _ in 0..3 {
+            for text in ["one", "two"] {
+                let failed = Some((Step::Switch, &error(text)));
+                reporter.stands(&decision, OffsetDateTime::UNIX_EPOCH, failed).await;
+            }
+        }
+        assert_eq!(metrics.failures.with_label_values(&["switch"]).get(), 6);
+        assert_eq!(reporter.warned.len(), 2, "each reason once");
+        let warnings = health.warnings();
+        assert!(
+            warnings[0]
+                .1
+                .contains("step switch) and is tried again: cross certificates: two"),
+            "{warnings:?}"
+        );
+
+        reporter.not_loaded(&error("three")).await;
+        assert_eq!(metrics.failures.with_label_values(&["load"]).get(), 1);
+        assert!(health.is_ready() && health.warnings()[0].1.ends_with("three"));
+        for number in 0..100 {
+            reporter.not_loaded(&error(&number.to_string())).await;
+        }
+        assert_eq!(reporter.warned.len(), MAX_WARNINGS);
+
+        reporter.stands(&decision, OffsetDateTime::UNIX_EPOCH, None).await;
+        assert!(health.warnings().is_empty() && reporter.warned.is_empty());
+    }
+
+    #[test]
+    fn notes_fit_into_an_event() {
+        assert_eq!(short("a".repeat(1000)).len(), 1000);
+        assert!(short("ü".repeat(1000)).len() < 1024);
     }
 }

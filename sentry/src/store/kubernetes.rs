@@ -10,6 +10,7 @@ use kube::{Api, Client, Resource, core::PartialObjectMeta, runtime::watcher};
 use outrigger_core::control_plane::TRUST_BUNDLE;
 use outrigger_identity::Anchors;
 use outrigger_process::kubernetes::watch::{Change, changes};
+use time::OffsetDateTime;
 
 use super::{Found, Parts, Published, StoreError, TrustBundle, Version, assemble, assemble_next};
 use crate::{args::Names, ca::Material};
@@ -89,6 +90,12 @@ impl KubernetesStore {
             };
         }
         self.objects.update_secret(&secret).await
+    }
+
+    /// # Errors
+    /// When the API server does not answer.
+    pub(crate) async fn time(&self) -> Result<Option<OffsetDateTime>, StoreError> {
+        self.objects.time().await
     }
 
     /// Makes the ConfigMap carry these anchors.

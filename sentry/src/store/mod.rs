@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::Resource;
 pub(crate) use kubernetes::{KubernetesStore, store_changes};
 pub(crate) use objects::TrustBundle;
+use time::{Duration, OffsetDateTime};
 
 use crate::ca::{Material, NextIssuer};
 
@@ -33,6 +34,13 @@ pub(crate) enum StoreError {
     },
     #[error("{object}: {key} is not text")]
     NotText { object: String, key: String },
+    #[error(
+        "it is {ours} here but {theirs} at the API server: no authority is made by a clock that is wrong; set it right, or the API server's"
+    )]
+    Clock {
+        ours: OffsetDateTime,
+        theirs: OffsetDateTime,
+    },
     #[error("cannot {action} {object}")]
     Api {
         action: &'static str,
@@ -50,9 +58,9 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
-    /// Whether waiting may help: objects appear later, and API servers come back. Material that is wrong stays so.
+    /// Whether waiting may help: objects appear later, API servers come back, and clocks are set. Material that is wrong stays so.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::Api { .. })
+        matches!(self, Self::Missing { .. } | Self::Api { .. } | Self::Clock { .. })
     }
 }
 
@@ -100,6 +108,17 @@ impl Store {
         }
     }
 
+    /// Makes sure that the clock is right, as far as somebody else has one: within `skew`, or a few seconds.
+    ///
+    /// # Errors
+    /// Both times.
+    pub(crate) async fn check_clock(&self, now: OffsetDateTime, skew: Duration) -> Result<(), StoreError> {
+        match self {
+            Self::Kubernetes(store) => agree(now, store.time().await?, skew),
+            Self::Files(_) => Ok(()),
+        }
+    }
+
     /// Makes the anchors known.
     ///
     /// # Errors
@@ -110,6 +129,16 @@ impl Store {
             // Whoever needs them reads the same file.
             Self::Files(_) => Ok(Published::AlreadyRight),
         }
+    }
+}
+
+/// What a slow answer, and a time without fractions of a second, may account for.
+const SMALL: Duration = Duration::seconds(10);
+
+fn agree(ours: OffsetDateTime, theirs: Option<OffsetDateTime>, skew: Duration) -> Result<(), StoreError> {
+    match theirs {
+        Some(theirs) if (ours - theirs).abs() > skew.max(SMALL) => Err(StoreError::Clock { ours, theirs }),
+        _ => Ok(()),
     }
 }
 
@@ -210,6 +239,28 @@ fn assemble(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_an_error_that_may_pass() {
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let skew = Duration::minutes(15);
+        for (theirs, agreed) in [
+            (None, true),
+            (Some(now - skew), true),
+            (Some(now - skew * 2), false),
+            (Some(now + skew * 2), false),
+        ] {
+            let result = agree(now, theirs, skew);
+            assert_eq!(result.is_ok(), agreed);
+            if let Err(error) = result {
+                assert!(
+                    error.may_pass() && error.to_string().contains("2027-01-15 8:00:00"),
+                    "{error}"
+                );
+            }
+        }
+        assert!(agree(now, Some(now + Duration::seconds(5)), Duration::ZERO).is_ok());
+    }
 
     #[test]
     fn half_an_authority_is_an_error() {

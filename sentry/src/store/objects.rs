@@ -7,12 +7,14 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 use outrigger_core::control_plane::TRUST_BUNDLE;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{Published, StoreError};
 
 /// Both objects, in the control plane's namespace.
 #[derive(Clone)]
 pub(crate) struct TrustBundle {
+    client: Client,
     secrets: Api<Secret>,
     config_maps: Api<ConfigMap>,
     namespace: String,
@@ -22,7 +24,8 @@ impl TrustBundle {
     pub(crate) fn new(client: Client, namespace: &str) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
-            config_maps: Api::namespaced(client, namespace),
+            config_maps: Api::namespaced(client.clone(), namespace),
+            client,
             namespace: namespace.to_owned(),
         }
     }
@@ -37,6 +40,21 @@ impl TrustBundle {
     pub(crate) async fn secret(&self) -> Result<Secret, StoreError> {
         let secret = self.secrets.get(TRUST_BUNDLE).await;
         secret.map_err(|error| explain("read", &self.name("Secret"), error))
+    }
+
+    /// What time it is at the API server, to the second; `None` when its answers do not say.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn time(&self) -> Result<Option<OffsetDateTime>, StoreError> {
+        // Every answer has the time, also one that refuses.
+        let mut request = http::Request::new(kube::client::Body::empty());
+        *request.uri_mut() = http::Uri::from_static("/version");
+        let answer = self.client.send(request).await;
+        let answer = answer.map_err(|error| explain("read", "the API server's clock", error))?;
+        let date = answer.headers().get(http::header::DATE);
+        let date = date.and_then(|date| date.to_str().ok());
+        Ok(date.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok()))
     }
 
     /// The text of one key; a key with nothing in it is as good as none.

@@ -1,56 +1,14 @@
 //! Configurations, as far as they decide about identities: the trust domain of the apps that name them.
 
-use std::borrow::Cow;
+use outrigger_process::kubernetes::slim::{self, Slim};
+use serde_json::Value;
 
-use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::Resource;
-use serde::Deserialize;
+pub(super) type Configuration = Slim<slim::Configuration, Value>;
 
-/// The kind `configurations.dapr.io`. Its spec is not typed: one that cannot be decoded must not end the watch of all others.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Configuration {
-    metadata: ObjectMeta,
-    #[serde(default)]
-    spec: serde_json::Value,
-}
-
-impl Configuration {
-    /// `spec.accessControl.trustDomain`; empty where it says none.
-    pub(super) fn trust_domain(&self) -> String {
-        self.spec["accessControl"]["trustDomain"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    }
-}
-
-impl Resource for Configuration {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind(_: &()) -> Cow<'_, str> {
-        "Configuration".into()
-    }
-
-    fn group(_: &()) -> Cow<'_, str> {
-        "dapr.io".into()
-    }
-
-    fn version(_: &()) -> Cow<'_, str> {
-        "v1alpha1".into()
-    }
-
-    fn plural(_: &()) -> Cow<'_, str> {
-        "configurations".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
+/// `spec.accessControl.trustDomain`; empty where it says none.
+pub(super) fn trust_domain(configuration: &Configuration) -> String {
+    let domain = configuration.spec["accessControl"]["trustDomain"].as_str();
+    domain.unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -67,11 +25,7 @@ mod tests {
             (r#"{"metadata": {"name": "a"}, "spec": {"accessControl": []}}"#, ""),
             (r#"{"metadata": {"name": "a"}}"#, ""),
         ] {
-            assert_eq!(
-                serde_json::from_str::<Configuration>(json).unwrap().trust_domain(),
-                expected,
-                "{json}"
-            );
+            assert_eq!(trust_domain(&serde_json::from_str(json).unwrap()), expected, "{json}");
         }
     }
 }

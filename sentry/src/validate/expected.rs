@@ -20,16 +20,12 @@ pub(super) struct PodFacts {
 
 impl PodFacts {
     pub(super) fn of(pod: &Pod) -> Self {
-        let annotation = |key: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+        let annotation = |key: &str| pod.annotation(key).map(str::to_owned);
         Self {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
             uid: pod.metadata.uid.clone(),
-            service_account: pod
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.service_account_name.clone())
-                .unwrap_or_default(),
+            service_account: pod.spec.service_account_name.clone().unwrap_or_default(),
             control_plane: annotation(annotations::CONTROL_PLANE),
             app_id: annotation(annotations::APP_ID),
             configuration: annotation(annotations::CONFIG).filter(|name| !name.is_empty()),
@@ -80,8 +76,7 @@ pub(super) fn entitled(pod: &PodFacts, control_plane_namespace: &str) -> Result<
 
 /// Native sidecars first, then regular containers, as upstream lists them.
 fn images(pod: &Pod) -> Vec<ContainerImage> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let status = pod.status.clone().unwrap_or_default();
+    let (spec, status) = (&pod.spec, &pod.status);
     let native = spec
         .init_containers
         .iter()

@@ -17,14 +17,14 @@ use super::{
     Refusal, Validated,
     cache::Cache,
     check_request,
-    configuration::Configuration,
+    configuration::{self, Configuration},
     expected::{Entitled, PodFacts, entitled},
     pod::Pod,
     token,
 };
 
-/// Reviews in flight at once. More would only queue up in the API server.
-const REVIEWS: usize = 64;
+/// Reviews in flight at once, each over a connection of its own. More would only queue up in the API server.
+const REVIEWS: usize = 32;
 /// Requests that wait for a review. Beyond that a caller is better off trying again.
 const WAITING: usize = 8192;
 /// A caller gives up after three seconds; work for it after that would be in vain.
@@ -81,7 +81,7 @@ impl KubernetesValidator {
         let configurations = self.trust_domains.clone().follow(
             Api::all(watches.clone()),
             Api::namespaced(watches.clone(), &self.namespace),
-            Configuration::trust_domain as fn(&Configuration) -> String,
+            configuration::trust_domain as fn(&Configuration) -> String,
             health.target("sentry-kubernetes-validator-configurations"),
         );
         async move {
@@ -203,7 +203,7 @@ impl KubernetesValidator {
                 let found = api.get_opt(name).await;
                 let found = found.map_err(|error| transient("failed to get configuration", error))?;
                 let missing = || format!("failed to get configuration: {namespace}/{name} does not exist");
-                found.ok_or_else(|| Refusal::Denied(missing()))?.trust_domain()
+                configuration::trust_domain(&found.ok_or_else(|| Refusal::Denied(missing()))?)
             }
         };
         let trust_domain = match configured.as_str() {

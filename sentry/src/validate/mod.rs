@@ -146,6 +146,10 @@ pub(crate) mod fuzzing {
         let _ = super::token::bound_pod(text);
         let _ = super::token::service_account(text);
     }
+
+    pub(crate) fn signed_token(token: &str, keys: &str) {
+        super::jwks::fuzzing::verify(token, keys);
+    }
 }
 
 #[cfg(test)]

@@ -1,23 +1,12 @@
 //! Pods, as far as they decide about identities. All pods of a cluster pass through here: decoding the rest of them would take
 //! most of sentry's memory.
 
-use std::{borrow::Cow, collections::BTreeMap};
-
-use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::Resource;
-use serde::{Deserialize, Deserializer};
+use k8s_openapi::api::core::v1;
+use outrigger_process::kubernetes::slim::{Part, Slim};
+use serde::Deserialize;
 
 /// The kind `pods`, without what nobody asks for.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Pod {
-    #[serde(default, deserialize_with = "metadata")]
-    pub(super) metadata: ObjectMeta,
-    #[serde(default)]
-    pub(super) spec: Option<PodSpec>,
-    #[serde(default)]
-    pub(super) status: Option<PodStatus>,
-}
+pub(super) type Pod = Slim<v1::Pod, PodSpec, PodStatus>;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,65 +38,8 @@ pub(super) struct ContainerStatus {
     pub(super) image_id: String,
 }
 
-/// Of the metadata only what names the object, its version, and the annotations of this project.
-fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Metadata {
-        name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        annotations: Option<BTreeMap<String, String>>,
-    }
-    let Metadata {
-        name,
-        namespace,
-        uid,
-        resource_version,
-        mut annotations,
-    } = Metadata::deserialize(deserializer)?;
-    if let Some(annotations) = &mut annotations {
-        annotations.retain(|key, _| key.starts_with("dapr.io/"));
-    }
-    Ok(ObjectMeta {
-        name,
-        namespace,
-        uid,
-        resource_version,
-        annotations,
-        ..ObjectMeta::default()
-    })
-}
-
-impl Resource for Pod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind(_: &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group(_: &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version(_: &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural(_: &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+impl Part for PodSpec {}
+impl Part for PodStatus {}
 
 #[cfg(test)]
 mod tests {
@@ -131,14 +63,6 @@ mod tests {
             ["dapr.io/app-id"]
         );
         assert!(pod.metadata.managed_fields.is_none() && pod.metadata.labels.is_none());
-        assert_eq!(
-            pod.spec.unwrap().containers.unwrap()[0].image.as_deref(),
-            Some("shop:1")
-        );
-    }
-
-    #[test]
-    fn the_kind_is_the_one_of_kubernetes() {
-        assert_eq!(Pod::url_path(&(), Some("shop")), "/api/v1/namespaces/shop/pods");
+        assert_eq!(pod.spec.containers.unwrap()[0].image.as_deref(), Some("shop:1"));
     }
 }

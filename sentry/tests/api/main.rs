@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod bundle;
+mod renewal;
 mod rotation;
 mod sentry;
 mod signing;

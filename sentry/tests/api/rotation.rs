@@ -12,34 +12,23 @@ use std::{
 };
 
 use futures::StreamExt;
-use k8s_openapi::{
-    ByteString,
-    api::{
-        core::v1::{ConfigMap, Secret},
-        events::v1::Event,
-    },
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams},
     runtime::watcher,
 };
-use outrigger_core::{
-    TrustDomain,
-    control_plane::{Service, TRUST_BUNDLE},
-};
+use outrigger_core::control_plane::TRUST_BUNDLE;
 use outrigger_identity::{
     AnchorSource, Anchors, ClientAuth, Expect, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener,
     SigningRequest,
 };
 use outrigger_proto::sentry::{SignCertificateRequest, ca_client::CaClient};
-use outrigger_sentry::ca::{self, Material, Profile};
 use outrigger_testkit::ApiServer;
-use time::OffsetDateTime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status};
 
-use crate::sentry::{DEADLINE, Sentry, empty, free_port, prepared_namespace, sign};
+use crate::sentry::{DEADLINE, Sentry, prepared_namespace, sign};
 
 /// An authority lives for 24 s and is renewed after 17; the next one takes over 4 s later.
 const FAST: [&str; 7] = [
@@ -320,93 +309,4 @@ async fn a_killed_sentry_goes_on_where_it_was() {
         let refusal = sentry.sign("cart", "shop", "not-a-token").await.unwrap_err();
         assert_eq!(refusal.code(), Code::PermissionDenied, "{refusal}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_supplied_authority_is_left_alone_and_its_end_announced() {
-    let namespace = prepared_namespace("1s").await;
-    let domain = TrustDomain::new("cluster.local").unwrap();
-    let profile = Profile {
-        id: Service::Sentry.spiffe_id(&domain, &namespace).unwrap(),
-        trust_domain: domain,
-        ttl: time::Duration::minutes(10),
-        skew: time::Duration::seconds(1),
-    };
-    // Nine of ten minutes are over. It looks like one of sentry's own, but the chart's values supply it.
-    let made = OffsetDateTime::now_utc() - time::Duration::minutes(9);
-    let material = ca::generate(&profile, made).unwrap();
-    let metrics = free_port().to_string();
-    let flags = ["--metrics-port", &metrics, "--metrics-listen-address", "127.0.0.1"];
-    let sentry = Sentry::in_namespace(namespace.clone(), &flags).await;
-    let secret = secret_of(&material);
-    let maps: Api<ConfigMap> = Api::namespaced(sentry.client.clone(), &namespace);
-    maps.create(&PostParams::default(), &empty("ConfigMap")).await.unwrap();
-    let before = sentry.secrets().create(&PostParams::default(), &secret).await.unwrap();
-    sentry.wait_for_health("/healthz", "200 OK").await;
-    sentry
-        .wait_for_health(
-            "/healthz/detail",
-            "sentry-authority: warning: the certificate authority expires at",
-        )
-        .await;
-
-    let events: Api<Event> = Api::namespaced(sentry.client.clone(), &namespace);
-    let published = async {
-        loop {
-            let about = |event: &Event| {
-                let regarding = event.regarding.as_ref();
-                regarding.and_then(|object| object.uid.clone()) == before.metadata.uid
-            };
-            if let Some(event) = events
-                .list(&ListParams::default())
-                .await
-                .unwrap()
-                .items
-                .into_iter()
-                .find(about)
-            {
-                return event;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let event = tokio::time::timeout(DEADLINE, published).await.unwrap();
-    assert_eq!(
-        (event.type_.as_deref(), event.reason.as_deref()),
-        (Some("Warning"), Some("AuthorityExpires"))
-    );
-    assert!(event.note.unwrap().contains("it was supplied"));
-    let scraped = scrape(metrics.parse().unwrap()).await;
-    assert!(
-        scraped.contains("dapr_sentry_ca_expiring_unattended{reason=\"supplied\"} 1"),
-        "{scraped}"
-    );
-    let after = sentry.secrets().get(TRUST_BUNDLE).await.unwrap();
-    assert_eq!(after.metadata.resource_version, before.metadata.resource_version);
-}
-
-fn secret_of(material: &Material) -> Secret {
-    let mut secret: Secret = empty("Secret");
-    let annotations = [("dapr.io/ca-source".to_owned(), "values".to_owned())];
-    secret.metadata.annotations = Some(annotations.into());
-    let parts = [
-        ("ca.crt", &material.anchors),
-        ("issuer.crt", &material.issuer_chain),
-        ("issuer.key", &material.issuer_key),
-    ];
-    let data = parts.map(|(key, text)| (key.to_owned(), ByteString(text.clone().into_bytes())));
-    secret.data = Some(data.into());
-    secret
-}
-
-async fn scrape(port: u16) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    connection
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.unwrap();
-    answer
 }

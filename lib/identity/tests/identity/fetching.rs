@@ -165,7 +165,7 @@ async fn failures_grow_urgent_as_the_expiry_nears() {
         task.await.unwrap().unwrap();
         let found = match reports.borrow().last() {
             Some(Status::Ready) => "calm",
-            Some(Status::Expiring(reason)) if reason.contains("expires in") => "warning",
+            Some(Status::Warning(reason)) if reason.contains("expires in") => "warning",
             Some(Status::NotReady(reason)) if reason.contains("certificate expired") => "expired",
             Some(Status::NotReady(reason)) if reason.contains("expires in") => "not ready",
             _ => "nothing",
@@ -173,4 +173,40 @@ async fn failures_grow_urgent_as_the_expiry_nears() {
         assert_eq!(found, expected);
         assert!(Arc::ptr_eq(&identity.svid().unwrap(), &seen), "the old one stays");
     }
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_written_holds_up_nobody() {
+    let root = Root::new("root");
+    let signing = root.clone();
+    let issuer = Scripted::new(move |_, request| Ok(signed(&signing, request, 0, 3600)));
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("tls");
+    let anchors = AnchorSource::Static(root.certificate.clone());
+    let (identity, renewal) = Identity::with_issuer(anchors, KeyAlgorithm::Ed25519, issuer.clone()).unwrap();
+    let renewal = renewal.with_directory(&target).unwrap();
+    // Where a link has to be.
+    std::fs::create_dir_all(target.join("x")).unwrap();
+    let (sender, mut reports) = watch::channel(Status::Ready);
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(renewal.run(move |status| drop(sender.send_replace(status)), stop.clone()));
+    let warned =
+        reports.wait_for(|status| matches!(status, Status::Warning(text) if text.contains("tls cannot be written")));
+    tokio::time::timeout(Duration::from_secs(60), warned)
+        .await
+        .unwrap()
+        .unwrap();
+    let first = identity.svid().unwrap();
+
+    std::fs::remove_dir_all(&target).unwrap();
+    issuer.superseded.notify_one();
+    let written = reports.wait_for(|status| *status == Status::Ready);
+    tokio::time::timeout(Duration::from_secs(60), written)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!Arc::ptr_eq(&identity.svid().unwrap(), &first));
+    assert!(target.join("cert.pem").exists());
+    stop.cancel();
+    task.await.unwrap().unwrap();
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use outrigger_identity::{AnchorSource, ClientAuth, Expect, Limits, Listener};
-use tokio::net::TcpListener;
+use outrigger_proto::sentry::ca_server::CaServer;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Root, TestAuthority, ask, id, identity, serve, signed_by};
+use crate::support::{Root, TestAuthority, WhoAmI, ask, id, identity, run, serve, signed_by};
 
 #[tokio::test]
 async fn both_sides_know_each_other() {
@@ -160,5 +161,33 @@ async fn above_the_limit_connections_wait_for_their_turn() {
     for call in calls {
         assert!(call.await.unwrap().is_err(), "nobody answered");
     }
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn one_address_cannot_keep_others_out() {
+    let stop = CancellationToken::new();
+    let root = Root::new("one");
+    let anchors = AnchorSource::Static(root.certificate.clone());
+    let server = identity("cart", &root, anchors.clone(), &stop).await;
+    let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let limits = Limits {
+        connections: Some(8),
+        // The hoarder says nothing, and keeps its places for longer than anybody waits.
+        timeout: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let listener = Listener::tls(tcp, server.server_tls(ClientAuth::Required, &[b"h2"]), limits).unwrap();
+    let address = run(CaServer::new(WhoAmI), listener, &stop);
+    let mut kept = Vec::new();
+    for _ in 0..100 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        kept.push(socket.connect(address.parse().unwrap()).await.unwrap());
+    }
+    let client = identity("orders", &root, anchors, &stop).await;
+    let asked = ask(&client, &address, Expect::Id(id("cart")));
+    let answer = tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap();
+    assert_eq!(answer.unwrap(), "spiffe://public/ns/shop/orders");
     stop.cancel();
 }

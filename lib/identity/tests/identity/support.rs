@@ -121,7 +121,7 @@ pub(crate) async fn signed_by(
 }
 
 /// Answers with the id of its caller.
-struct WhoAmI;
+pub(crate) struct WhoAmI;
 
 #[tonic::async_trait]
 impl Ca for WhoAmI {

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod lease;
 pub mod pace;
+pub mod slim;
 pub mod trust_bundle;
 pub mod watch;
 pub mod webhook;

@@ -1,17 +1,9 @@
 use super::*;
-use crate::ca::{Leaf, PublicKey, generate};
-use rcgen::{CertificateParams, KeyPair};
-
-/// Certificates for a year, as sentry makes them by default.
-pub(in crate::ca) fn profile(trust_domain: &str) -> Profile {
-    let trust_domain = TrustDomain::new(trust_domain).unwrap();
-    Profile {
-        id: Service::Sentry.spiffe_id(&trust_domain, "dapr-system").unwrap(),
-        trust_domain,
-        ttl: Duration::days(365),
-        skew: Duration::minutes(15),
-    }
-}
+use crate::ca::{
+    generate,
+    testing::{profile, signed, supplied},
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa};
 
 fn start() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
@@ -29,22 +21,7 @@ fn certificates(text: &str) -> Vec<CertificateDer<'static>> {
 
 /// What a workload certificate carries behind the leaf.
 fn sent(material: &Material, now: OffsetDateTime) -> Vec<CertificateDer<'static>> {
-    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let request = CertificateParams::default()
-        .serialize_request(&key)
-        .unwrap()
-        .pem()
-        .unwrap();
-    let leaf = Leaf {
-        id: "spiffe://public/ns/shop/cart".parse().unwrap(),
-        dns_names: Vec::new(),
-        ttl: Duration::hours(24),
-        skew: Duration::minutes(15),
-        images: Vec::new(),
-    };
-    let key = PublicKey::from_request(request.as_bytes()).unwrap();
-    let signed = Authority::load(material, now).unwrap().sign(&leaf, &key, now).unwrap();
-    certificates(&signed.chain_pem)[1..].to_vec()
+    signed(&Authority::load(material, now).unwrap(), now).split_off(1)
 }
 
 /// Whether the certificates alone lead from the first to this anchor.
@@ -62,36 +39,8 @@ fn generated_material_is_known_by_its_names() {
     assert_eq!(standing.expires, start() + Duration::days(365));
     assert_eq!((standing.pending, standing.superseded_until), (None, None));
 
-    let supplied = supplied(None);
+    let supplied = supplied(&rcgen::PKCS_ED25519, start(), |_| {}).material;
     assert!(!Standing::of(&supplied, start()).unwrap().generated);
-}
-
-/// An authority of somebody's own making.
-fn supplied(path_length: Option<u8>) -> Material {
-    let authority = |name: &str| {
-        let mut params = CertificateParams::default();
-        params.not_before = start() - Duration::days(1);
-        params.not_after = start() + Duration::days(90);
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = rcgen::IsCa::Ca(match path_length {
-            Some(length) => rcgen::BasicConstraints::Constrained(length),
-            None => rcgen::BasicConstraints::Unconstrained,
-        });
-        params
-    };
-    let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-    let root = authority("root");
-    let issuer = authority("issuer")
-        .signed_by(&key, &rcgen::Issuer::from_params(&root, &root_key))
-        .unwrap();
-    Material {
-        anchors: root.self_signed(&root_key).unwrap().pem(),
-        issuer_chain: issuer.pem(),
-        issuer_key: key.serialize_pem(),
-        cross: String::new(),
-        next: None,
-    }
 }
 
 #[test]
@@ -210,7 +159,8 @@ fn what_expired_is_dropped_step_by_step() {
 
 #[test]
 fn an_issuer_that_may_not_certify_authorities_is_followed_by_anchors_only() {
-    let old = supplied(Some(0));
+    let limited = |issuer: &mut CertificateParams| issuer.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let old = supplied(&rcgen::PKCS_ED25519, start(), limited).material;
     let new = announce(&old, &profile("cluster.local"), start()).unwrap();
     assert_eq!(new.cross, "");
     let next = new.next.as_ref().unwrap();

@@ -104,5 +104,30 @@ impl Claims {
     }
 }
 
+#[cfg(fuzzing)]
+pub(super) mod fuzzing {
+    use super::*;
+
+    pub(crate) fn verify(token: &str, keys: &str) {
+        let Ok(keys) = KeySet::parse(keys) else { return };
+        let published = keys.public_json();
+        let json: serde_json::Value = serde_json::from_str(&published).expect("our own JSON");
+        let shown = json["keys"].as_array().expect("a set");
+        assert!(
+            shown.iter().all(|key| key.get("d").is_none()),
+            "a private part in {published}"
+        );
+        // A set without any public key is no set to read.
+        if let Ok(again) = KeySet::parse(&published) {
+            assert_eq!(again.public_json(), published);
+        }
+        if let Ok(claims) = jws::verify::<Claims>(token, &keys) {
+            let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("a constant");
+            let audience = "spiffe://cluster.local/ns/dapr-system/dapr-sentry";
+            let _ = claims.check(audience, "spiffe://public/ns/shop/cart", now);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use outrigger_core::backoff::Backoff;
+use outrigger_identity::Changes;
 use outrigger_process::health::Target;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use super::{
     JwksValidator,
     options::{JwksOptions, Source},
 };
-use crate::{bundle::REFRESH, jwt::jwk::KeySet, watch::Changes};
+use crate::{bundle::REFRESH, jwt::jwk::KeySet};
 
 /// A set of keys is some kilobytes.
 const MAX_SET: usize = 1 << 20;

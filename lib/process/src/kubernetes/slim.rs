@@ -1,17 +1,18 @@
-//! Watched objects with only those fields that the operator reads. The rest is skipped while parsing, so that neither a list of
-//! all pods nor a busy watch takes memory for what nobody looks at.
+//! Watched objects with only those fields that somebody reads. The rest is skipped while parsing, so that neither a list of all
+//! pods nor a busy watch takes memory for what nobody looks at.
 
 use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use kube::Resource;
+use kube::{Resource, core::NamespaceResourceScope};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde_json::Value;
 
 /// An object of kind `K` with the parts `S` of its spec and `T` of its status. Without either, only metadata is requested.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound = "S: Part, T: Part")]
 pub struct Slim<K, S = Ignored, T = Ignored> {
-    #[serde(deserialize_with = "slim_metadata")]
+    #[serde(default, deserialize_with = "slim_metadata")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: S,
@@ -19,6 +20,59 @@ pub struct Slim<K, S = Ignored, T = Ignored> {
     pub status: T,
     #[serde(skip)]
     kind: PhantomData<fn() -> K>,
+}
+
+/// What an object is: a type that is a [`Resource`] itself, or one of no other use.
+pub trait Kind {
+    type Scope;
+    fn kind() -> Cow<'static, str>;
+    fn group() -> Cow<'static, str>;
+    fn version() -> Cow<'static, str>;
+    fn plural() -> Cow<'static, str>;
+}
+
+impl<K: Resource<DynamicType = ()>> Kind for K {
+    type Scope = K::Scope;
+
+    fn kind() -> Cow<'static, str> {
+        K::kind(&())
+    }
+
+    fn group() -> Cow<'static, str> {
+        K::group(&())
+    }
+
+    fn version() -> Cow<'static, str> {
+        K::version(&())
+    }
+
+    fn plural() -> Cow<'static, str> {
+        K::plural(&())
+    }
+}
+
+/// The kind `configurations.dapr.io`, for those who read a field or two of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Configuration {}
+
+impl Kind for Configuration {
+    type Scope = NamespaceResourceScope;
+
+    fn kind() -> Cow<'static, str> {
+        "Configuration".into()
+    }
+
+    fn group() -> Cow<'static, str> {
+        "dapr.io".into()
+    }
+
+    fn version() -> Cow<'static, str> {
+        "v1alpha1".into()
+    }
+
+    fn plural() -> Cow<'static, str> {
+        "configurations".into()
+    }
 }
 
 /// A part of an object.
@@ -34,30 +88,33 @@ impl Part for Ignored {
     const IGNORED: bool = true;
 }
 
+/// A part of which nothing is known: what cannot be decoded must not end the watch of all others.
+impl Part for Value {}
+
 impl<'de> Deserialize<'de> for Ignored {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
 }
 
-impl<K: Resource<DynamicType = ()>, S: Part, T: Part> Resource for Slim<K, S, T> {
+impl<K: Kind, S: Part, T: Part> Resource for Slim<K, S, T> {
     type DynamicType = ();
     type Scope = K::Scope;
 
     fn kind((): &()) -> Cow<'_, str> {
-        K::kind(&())
+        K::kind()
     }
 
     fn group((): &()) -> Cow<'_, str> {
-        K::group(&())
+        K::group()
     }
 
     fn version((): &()) -> Cow<'_, str> {
-        K::version(&())
+        K::version()
     }
 
     fn plural((): &()) -> Cow<'_, str> {
-        K::plural(&())
+        K::plural()
     }
 
     fn metadata_api() -> bool {
@@ -124,7 +181,7 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
 }
 
 /// The labels or annotations under `dapr.io/`.
-pub(crate) fn ours(map: Option<BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
+pub fn ours(map: Option<BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
     let mut map = map?;
     map.retain(|key, _| key.starts_with("dapr.io/"));
     (!map.is_empty()).then_some(map)
@@ -165,6 +222,9 @@ mod tests {
         assert_eq!(pod.controller().unwrap().name, "r");
         assert_eq!(pod.status.phase.as_deref(), Some("Running"));
         assert!(!Slim::<Pod, Ignored, Phase>::metadata_api());
+        assert_eq!(Slim::<Pod>::url_path(&(), Some("shop")), "/api/v1/namespaces/shop/pods");
+        let configurations = Slim::<Configuration, Value>::url_path(&(), Some("shop"));
+        assert_eq!(configurations, "/apis/dapr.io/v1alpha1/namespaces/shop/configurations");
         assert!(Slim::<Pod>::metadata_api());
     }
 }

@@ -1,5 +1,8 @@
-//! Hints that it is time to look again: folders whose files somebody may change (the mounted Secret, a JWKS, certificates of the OIDC
-//! server), and watches of the API server.
+//! Hints that it is time to look again: folders whose files somebody may change (mounted Secrets and ConfigMaps, key sets), and what
+//! others tell.
+//!
+//! The kubelet writes a new folder and renames the `..data` link over the old one, so watches are on folders, and every event
+//! means "read it again".
 
 use std::{
     path::{Path, PathBuf},
@@ -18,16 +21,17 @@ const BURST: Duration = Duration::from_secs(2);
 
 /// Tells when something may have changed; each clone hears of everything. Where nobody says so, the poll interval does.
 #[derive(Clone)]
-pub(crate) struct Changes {
+pub struct Changes {
     sender: watch::Sender<()>,
     events: watch::Receiver<()>,
     /// Kept alive to keep the watch.
     _watcher: Option<Arc<RecommendedWatcher>>,
+    complete: bool,
 }
 
 impl Changes {
     /// In the folders of `files`; those that cannot be watched are left to polling.
-    pub(crate) fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
+    pub fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         let (sender, events) = watch::channel(());
         let mut folders: Vec<PathBuf> = files.into_iter().map(folder).collect();
         folders.sort();
@@ -39,16 +43,19 @@ impl Changes {
                 hint.send_replace(());
             }
         });
+        let mut complete = true;
         let watcher = match watcher {
             Ok(mut watcher) => {
                 for folder in &folders {
                     if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+                        complete = false;
                         tracing::debug!(folder = %folder.display(), %error, "cannot watch the folder; polling");
                     }
                 }
                 Some(Arc::new(watcher))
             }
             Err(error) => {
+                complete = false;
                 tracing::warn!(%error, "folders cannot be watched; polling");
                 None
             }
@@ -57,11 +64,17 @@ impl Changes {
             sender,
             events,
             _watcher: watcher,
+            complete,
         }
     }
 
+    /// Whether all folders are watched.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Passes on the hints of `others`, as long as it is polled.
-    pub(crate) fn forward<S: Stream<Item = ()>>(&self, others: S) -> impl Future<Output = ()> + use<S> {
+    pub fn forward<S: Stream<Item = ()>>(&self, others: S) -> impl Future<Output = ()> + use<S> {
         let sender = self.sender.clone();
         async move {
             let mut others = std::pin::pin!(others);
@@ -72,7 +85,7 @@ impl Changes {
     }
 
     /// Waits until something may have changed and a moment of silence has passed, or for `poll`.
-    pub(crate) async fn any(&mut self, poll: Duration) {
+    pub async fn any(&mut self, poll: Duration) {
         // Neither wait can fail: `self` keeps a sender.
         if timeout(poll, self.events.changed()).await.is_ok() {
             let silence = async { while matches!(timeout(QUIET, self.events.changed()).await, Ok(Ok(()))) {} };
