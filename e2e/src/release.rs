@@ -95,7 +95,10 @@ async fn compile(host: &str) -> Result<(), Error> {
     );
     // Relocations in the short form: a fifteenth of each binary is nothing else otherwise. glibc knows it since 2.36.
     cargo
-        .env(flags, "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs")
+        .env(
+            flags,
+            "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs",
+        )
         .env_remove("RUSTFLAGS");
     command::run(cargo).await?;
     Ok(())

@@ -107,10 +107,7 @@ impl Relay {
         let mut retry = RETRY;
         loop {
             let begun = Instant::now();
-            let failure = match self.once(holder).await {
-                Ok(()) => None,
-                Err(failure) => Some(failure),
-            };
+            let failure = self.once(holder).await.err();
             if begun.elapsed() > WORKED {
                 retry.reset();
             }

@@ -1,6 +1,6 @@
 //! The real binary against a real API server: bundle, token reviews, refusals.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod bundle;
 mod renewal;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::component::Component;
 
 /// One step from the old set to the new one.
+#[expect(clippy::large_enum_variant, reason = "few at a time, and gone once they are made")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     Remove(String),

@@ -244,7 +244,7 @@ async fn a_change_has_those_looked_at_that_refer_to_it_and_nobody_else() {
 #[tokio::test(start_paused = true)]
 async fn many_scopes_are_compared_fast_and_few_are_shown() {
     const MANY: usize = 100_000;
-    let board = Board::new(ObjectKey::new("shop", "daprsystem"));
+    let board = Board::new(ObjectKey::new("shop", "daprsystem"), Arc::default());
     board.known(Source::Components, Knowledge::Complete, Instant::now());
     board.known(Source::Subscriptions, Knowledge::Complete, Instant::now());
     board.known(Source::Pods, Knowledge::Unavailable, Instant::now());
