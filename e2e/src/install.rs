@@ -30,7 +30,7 @@ pub async fn fresh(name: &str) -> anyhow::Result<Access> {
     fresh_with(name, &[]).await
 }
 
-/// The same with further values, each as `--set` takes it.
+/// The same with further values, each as `--set-json` takes it: `--set` makes texts of fractions.
 ///
 /// # Errors
 /// The step that failed; a failed install shows what its pods say.
@@ -50,7 +50,7 @@ pub async fn fresh_with(name: &str, values: &[&str]) -> anyhow::Result<Access> {
     }
     let access = cluster.access();
     let mut helm = access.helm_command(HELM_ARGS);
-    helm.args(values.iter().flat_map(|value| ["--set", value]));
+    helm.args(values.iter().flat_map(|value| ["--set-json", value]));
     helm.current_dir(release::workspace());
     if let Err(error) = command::run(helm).await {
         println!("{}", describe(&access, "dapr-system").await);

@@ -31,11 +31,11 @@ const SYSTEM: &str = "dapr-system";
 /// Of an authority. The next root is announced after less than half of it, for longer than two refreshes of the kubelet.
 const TTL: Duration = Duration::from_secs(360);
 const VALUES: [&str; 5] = [
-    "dapr_sentry.ca.ttl=360s",
+    r#"dapr_sentry.ca.ttl="360s""#,
     "dapr_sentry.ca.renewalThreshold=0.45",
-    "dapr_sentry.ca.propagationGrace=150s",
-    "global.mtls.allowedClockSkew=10s",
-    "global.mtls.workloadCertTTL=2m",
+    r#"dapr_sentry.ca.propagationGrace="150s""#,
+    r#"global.mtls.allowedClockSkew="10s""#,
+    r#"global.mtls.workloadCertTTL="2m""#,
 ];
 /// Those that are there from the beginning; the last one knows the first root only.
 const APPS: [&str; 3] = ["one", "two", "frozen"];
@@ -65,14 +65,21 @@ struct Load {
 /// What failed.
 pub async fn run() -> anyhow::Result<()> {
     println!("setting up a cluster (an authority lives for {} s)", TTL.as_secs());
-    let access = install::fresh_with(CLUSTER, &VALUES).await?;
-    let result = on(&access).await;
+    let result = match install::fresh_with(CLUSTER, &VALUES).await {
+        Ok(access) => rotate(&access).await,
+        Err(error) => Err(error),
+    };
+    Cluster::down(CLUSTER, false).await?;
+    result
+}
+
+async fn rotate(access: &Access) -> anyhow::Result<()> {
+    let result = on(access).await;
     if result.is_err() {
         for namespace in [NAMESPACE, SYSTEM] {
-            println!("{}", install::describe(&access, namespace).await);
+            println!("{}", install::describe(access, namespace).await);
         }
     }
-    Cluster::down(CLUSTER, false).await?;
     result
 }
 

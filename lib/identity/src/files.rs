@@ -19,7 +19,7 @@ use crate::{
 const POLL: Duration = Duration::from_secs(60);
 /// How often a file that does not exist yet is looked for.
 const ABSENT_POLL: Duration = Duration::from_secs(1);
-/// The same while there is a set to go on with, and the folder cannot be watched: a mount that is replaced comes back soon, one
+/// The same while there is a set to go on with, and the file cannot be read or its folder not be watched: a mount that is replaced comes back soon, one
 /// that a pod does not have never does.
 const UNWATCHED_POLL: Backoff = Backoff::new(Duration::from_secs(1), POLL);
 
@@ -100,10 +100,10 @@ impl AnchorsFollower {
         tracing::info!(file = %file.display(), "watching trust anchors");
         loop {
             let changes = watch.get_or_insert_with(|| Changes::of([file.as_path()]));
-            let poll = if changes.is_complete() {
-                POLL
-            } else {
-                unwatched.next_pause()
+            // While something is wrong it is looked at soon: what was told between the look and the new watch is lost.
+            let poll = match (changes.is_complete(), &failing) {
+                (true, None) => POLL,
+                _ => unwatched.next_pause(),
             };
             tokio::select! {
                 () = stop.cancelled() => return,
