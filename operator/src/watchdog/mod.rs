@@ -46,6 +46,10 @@ const UNREAD: Duration = Duration::from_secs(5);
 /// Pods that are read at one time.
 const READS: usize = 8;
 
+/// Reason and action of Events. Those about one object that have both in common are one Event, whose note stays the first.
+const RESTORE: (&str, &str) = (EventReason::SidecarMissing.as_str(), "RestoreSidecar");
+const EVICT: (&str, &str) = (EventReason::SidecarMissing.as_str(), "Evict");
+
 /// The watchdog's state.
 pub struct Watchdog {
     settings: Settings,
@@ -327,7 +331,7 @@ impl Watchdog {
                 }
                 self.count("evicted", "no_sidecar");
                 let note = "evicted, because it has no sidecar although dapr.io/enabled is true";
-                self.publish(&pod.object_ref(&()), false, note.to_owned()).await;
+                self.publish(&pod.object_ref(&()), EVICT, false, note.to_owned()).await;
             }
             Outcome::Gone => {
                 self.candidates.remove(key);
@@ -337,8 +341,8 @@ impl Watchdog {
                 if self.owners.blocked(owner, self.version(), now) {
                     let note = format!("pods have no sidecar, and for a minute none of them could be evicted: {why}");
                     tracing::warn!(pod = %key, owner = owner.reference.name, "{note}");
-                    self.publish(&pod.object_ref(&()), true, note.clone()).await;
-                    self.publish(&owner.object_reference(), true, note).await;
+                    self.publish(&pod.object_ref(&()), EVICT, true, note.clone()).await;
+                    self.publish(&owner.object_reference(), EVICT, true, note).await;
                 }
             }
             Outcome::Forbidden => {
@@ -381,7 +385,8 @@ impl Watchdog {
                 reason = reason.as_str(),
                 "{note}"
             );
-            self.publish(&owner.object_reference(), true, note).await;
+            let what = (reason.as_str(), RESTORE.1);
+            self.publish(&owner.object_reference(), what, true, note).await;
         }
         if matches!(reason, Reason::InjectorUnreachable | Reason::InjectorFailed) {
             self.unanswered = Some((now, finding));
@@ -407,7 +412,8 @@ impl Watchdog {
                     let note = "a pod was evicted to get its sidecar, and its replacement got none either; no more are evicted \
                         until the injector or its webhook changes";
                     tracing::warn!(namespace = owner.namespace, owner = owner.reference.name, "{note}");
-                    self.publish(&owner.object_reference(), true, note.to_owned()).await;
+                    self.publish(&owner.object_reference(), RESTORE, true, note.to_owned())
+                        .await;
                 }
             }
         }
@@ -462,14 +468,20 @@ impl Watchdog {
         let reference = candidate.reference.clone();
         tracing::warn!(pod = %key, reason, "{note}");
         self.count("left", reason);
-        self.publish(&reference, true, note.to_owned()).await;
+        self.publish(&reference, RESTORE, true, note.to_owned()).await;
     }
 
-    async fn publish(&self, regarding: &ObjectReference, warning: bool, note: String) {
+    async fn publish(
+        &self,
+        regarding: &ObjectReference,
+        (reason, action): (&'static str, &'static str),
+        warning: bool,
+        note: String,
+    ) {
         let notice = Notice {
             warning,
-            reason: EventReason::SidecarMissing.as_str(),
-            action: "RestoreSidecar",
+            reason,
+            action,
             note,
         };
         self.events.publish(regarding, notice).await;
