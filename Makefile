@@ -100,6 +100,7 @@ check: prepared-cache
 generate: prepared-cache ## CRDs in the charts, and tables of the documentation
 	cargo run $(CARGO_FLAGS) --quiet -p outrigger-crds --bin crdgen
 	cargo run $(CARGO_FLAGS) --quiet -p outrigger-injector --example reference > docs/reference/annotations.md
+	cargo run $(CARGO_FLAGS) --quiet -p outrigger-operator --example reference > docs/reference/missing-sidecars.md
 
 # Tools of the verbs themselves.
 tools: prepared-cache

@@ -9,7 +9,10 @@ use outrigger_process::{
     kubernetes::{client::Clients, watch::ObjectKey},
     tasks::Tasks,
 };
-use tokio::time::{Instant, interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -23,11 +26,13 @@ use crate::{
     injections::{self, Injections},
     kinds::{Indexes, Kind, Visitor},
     metrics::Metrics,
+    missing::{self, Admission, Finder, Probe, Refusals},
     pods::{Pods, Selection},
     reports::{Gatherer, Gathering, Ledger},
     scope::Scope,
     secrets::{Follower, FromApiServer, KEEP, Secrets},
-    trust, watchdog,
+    trust,
+    watchdog::{self, Watchdog},
     watches::{Caches, PODS, follow_kind, follow_pods},
 };
 
@@ -47,6 +52,7 @@ pub struct Core {
     events: Arc<Events>,
     ledger: Arc<Ledger>,
     gatherer: Gatherer,
+    refusals: Arc<Refusals>,
 }
 
 impl Core {
@@ -64,6 +70,7 @@ impl Core {
             ledger,
             board,
             events: Arc::new(events),
+            refusals: Arc::default(),
             clients,
             scope,
             metrics,
@@ -157,13 +164,15 @@ impl Core {
     /// The service that injectors with this identity call, and what has to run beside it.
     pub fn injections(&self, injector: SpiffeId) -> (Injections, injections::Writer) {
         let (client, events) = (self.clients.calls.clone(), self.events.clone());
-        Injections::new(injector, client, events, self.scope.clone(), self.metrics.clone())
+        let (refusals, metrics) = (self.refusals.clone(), self.metrics.clone());
+        Injections::new(injector, client, events, self.scope.clone(), refusals, metrics)
     }
 
     /// Does the writing, as the replica that holds the lease, until `stop`.
     pub async fn write(&self, features: Features, stop: CancellationToken) {
         let Features {
             services,
+            missing,
             watchdog,
             trust,
         } = features;
@@ -171,7 +180,7 @@ impl Core {
             self.gatherer.run(stop.clone()),
             self.write_statuses(stop.clone()),
             self.keep_services(services, stop.clone()),
-            self.watch_pods(watchdog, stop.clone()),
+            self.look_after_pods(missing, watchdog, stop.clone()),
             self.distribute_trust(trust, stop)
         );
     }
@@ -202,14 +211,41 @@ impl Core {
         distributor.run(&self.clients, &self.scope, stop).await;
     }
 
-    async fn watch_pods(&self, watchdog: Option<watchdog::Settings>, stop: CancellationToken) {
-        let Some(settings) = watchdog else {
+    async fn look_after_pods(
+        &self,
+        missing: Option<missing::Settings>,
+        watchdog: Option<watchdog::Settings>,
+        stop: CancellationToken,
+    ) {
+        let Some(settings) = missing else {
             return;
         };
-        let client = self.clients.calls.clone();
-        let (metrics, events) = (self.metrics.clone(), self.events.clone());
-        let watchdog = watchdog::Watchdog::new(settings, client, metrics, events, self.pods.clone());
-        watchdog.run(&self.clients, &self.scope, stop).await;
+        let (client, namespace) = (self.clients.calls.clone(), settings.control_plane_namespace.clone());
+        let (state, admission) = watch::channel(Admission::default());
+        let probe = Probe::new(client.clone(), settings, admission);
+        let (events, pods) = (self.events.clone(), self.pods.clone());
+        let finder = Finder {
+            client: client.clone(),
+            probe: probe.clone(),
+            pods: pods.clone(),
+            refusals: self.refusals.clone(),
+            events: events.clone(),
+            found: self.metrics.missing_sidecars.clone(),
+        };
+        let ending = stop.clone();
+        let following = async {
+            tokio::select! {
+                () = missing::follow(&self.clients, &namespace, state) => {}
+                () = ending.cancelled() => {}
+            }
+        };
+        let watching = async {
+            if let Some(settings) = watchdog {
+                let watchdog = Watchdog::new(settings, client, probe, self.metrics.clone(), events, pods);
+                watchdog.run(stop.clone()).await;
+            }
+        };
+        tokio::join!(following, finder.run(stop.clone()), watching);
     }
 }
 
@@ -217,6 +253,9 @@ impl Core {
 #[derive(Debug, Clone, Default)]
 pub struct Features {
     pub services: Option<Services>,
+    /// Telling why pods have no sidecar.
+    pub missing: Option<missing::Settings>,
+    /// Works on what is known when `missing` is set, and not without it.
     pub watchdog: Option<watchdog::Settings>,
     pub trust: Option<trust::Settings>,
 }

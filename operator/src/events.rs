@@ -2,9 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube::{
-    Client,
+    Api, Client,
+    api::{ObjectMeta, PostParams},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use prometheus::IntCounterVec;
@@ -18,6 +22,8 @@ const MAX_NOTE: usize = 1024;
 
 /// Publishes Events. Failing to is logged and counted, and stops nothing else.
 pub struct Events {
+    client: Client,
+    reporter: Reporter,
     recorder: Recorder,
     results: IntCounterVec,
     /// Whether the missing right was logged.
@@ -42,7 +48,9 @@ impl Events {
             instance: Some(instance),
         };
         Self {
-            recorder: Recorder::new(client, reporter),
+            recorder: Recorder::new(client.clone(), reporter.clone()),
+            client,
+            reporter,
             results,
             forbidden: AtomicBool::new(false),
         }
@@ -61,7 +69,39 @@ impl Events {
             secondary: None,
         };
         let result = in_time(self.recorder.publish(&event, regarding)).await;
-        let label = match &result {
+        self.count(&result, regarding, &event.reason);
+    }
+
+    /// As `publish`, and only the first one about an object, whoever wrote it and under whatever reason: its name says so, and
+    /// the API server takes a name once. Kubernetes forgets Events after an hour.
+    pub async fn publish_once(&self, regarding: &ObjectReference, notice: Notice) {
+        let namespace = regarding.namespace.as_deref().unwrap_or_default();
+        let event = v1::Event {
+            metadata: ObjectMeta {
+                name: regarding.uid.as_ref().map(|uid| format!("missing-sidecar.{uid}")),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            action: Some(notice.action.into()),
+            event_time: Some(MicroTime(jiff::Timestamp::now())),
+            note: Some(shortened(notice.note, MAX_NOTE)),
+            reason: Some(notice.reason.into()),
+            regarding: Some(regarding.clone()),
+            reporting_controller: Some(self.reporter.controller.clone()),
+            reporting_instance: self.reporter.instance.clone(),
+            type_: Some(if notice.warning { "Warning" } else { "Normal" }.into()),
+            ..v1::Event::default()
+        };
+        let api: Api<v1::Event> = Api::namespaced(self.client.clone(), namespace);
+        let result = match in_time(api.create(&PostParams::default(), &event)).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            result => result.map(drop),
+        };
+        self.count(&result, regarding, notice.reason);
+    }
+
+    fn count(&self, result: &kube::Result<()>, regarding: &ObjectReference, reason: &str) {
+        let label = match result {
             Ok(()) => "published",
             Err(kube::Error::Api(status)) if status.is_forbidden() => {
                 if !self.forbidden.swap(true, Ordering::Relaxed) {
@@ -71,7 +111,7 @@ impl Events {
             }
             Err(error) => {
                 let (kind, name) = (&regarding.kind, &regarding.name);
-                tracing::warn!(kind, name, reason = event.reason, %error, "cannot publish an Event");
+                tracing::warn!(kind, name, reason, %error, "cannot publish an Event");
                 "error"
             }
         };

@@ -10,7 +10,10 @@ use outrigger_core::SpiffeId;
 use outrigger_proto::outrigger::operator::v1::{
     Refusal, TellRequest, TellResponse, injections_server::Injections as Service,
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -19,6 +22,7 @@ use crate::{
     deadline::in_time,
     events::{Events, Notice},
     metrics::Metrics,
+    missing::{Reason, Refusals},
     scope::Scope,
 };
 
@@ -34,6 +38,7 @@ pub struct Injections {
     /// Who may call.
     injector: SpiffeId,
     queue: mpsc::Sender<Refusal>,
+    refusals: Arc<Refusals>,
     metrics: Metrics,
 }
 
@@ -46,18 +51,21 @@ pub struct Writer {
 }
 
 impl Injections {
-    /// The service, for injectors with this identity, and what works off its queue.
+    /// The service, for injectors with this identity, and what works off its queue. What is told goes into `refusals` too, for
+    /// whoever finds the pod.
     pub fn new(
         injector: SpiffeId,
         client: Client,
         events: Arc<Events>,
         scope: Scope,
+        refusals: Arc<Refusals>,
         metrics: Metrics,
     ) -> (Self, Writer) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let service = Self {
             injector,
             queue: sender,
+            refusals,
             metrics,
         };
         let writer = Writer {
@@ -71,6 +79,7 @@ impl Injections {
 
     /// Takes a refusal without waiting.
     pub fn take(&self, refusal: Refusal) {
+        self.refusals.add(refusal.clone(), Instant::now());
         let result = match self.queue.try_send(refusal) {
             Ok(()) => "taken",
             Err(_) => "dropped",
@@ -114,6 +123,8 @@ impl Writer {
         });
         let write = |refusal: Refusal| async move {
             match regarding(client, &refusal).await {
+                // Whoever finds the pod without a sidecar writes the same one.
+                Some(object) if refusal.owner.is_none() => events.publish_once(&object, notice(refusal)).await,
                 Some(object) => events.publish(&object, notice(refusal)).await,
                 None => tracing::debug!(
                     namespace = refusal.namespace,
@@ -129,6 +140,10 @@ impl Writer {
 /// The owner, whose template has to change, else the pod itself.
 async fn regarding(client: &Client, refusal: &Refusal) -> Option<ObjectReference> {
     if let Some(owner) = &refusal.owner {
+        // The kubelet's: the Event about its pod says why no static pod gets a sidecar.
+        if owner.kind == "Node" {
+            return None;
+        }
         return Some(ObjectReference {
             api_version: Some(owner.api_version.clone()),
             kind: Some(owner.kind.clone()),
@@ -161,17 +176,10 @@ async fn regarding(client: &Client, refusal: &Refusal) -> Option<ObjectReference
 }
 
 fn notice(refusal: Refusal) -> Notice {
-    let known = [
-        "CreatorNotAllowed",
-        "SidecarNotEnabled",
-        "ContainerNamedDaprd",
-        "PodDenied",
-    ];
-    let reason = known.into_iter().find(|known| *known == refusal.reason);
     Notice {
         warning: true,
         // An injector of another version may have more reasons.
-        reason: reason.unwrap_or("SidecarMissing"),
+        reason: Reason::told(&refusal.reason).map_or("SidecarMissing", Reason::as_str),
         action: "Inject",
         note: refusal.message,
     }

@@ -13,6 +13,7 @@ pub mod index;
 pub mod injections;
 pub mod kinds;
 pub mod metrics;
+pub mod missing;
 pub mod pods;
 pub mod queue;
 pub mod reports;

@@ -29,6 +29,9 @@ pub struct Metrics {
     pub status_writes: IntCounterVec,
     pub status_refused: IntGaugeVec,
     pub watchdog_pods: IntCounterVec,
+    /// Pods that the watchdog leaves as they are for now, by reason.
+    pub watchdog_held: IntGaugeVec,
+    pub missing_sidecars: IntCounterVec,
     pub kubernetes_events: IntCounterVec,
     pub refusals: IntCounterVec,
     pub trust_writes: IntCounterVec,
@@ -147,6 +150,16 @@ impl Metrics {
                 "dapr_operator_watchdog_pods_total",
                 "What the watchdog did about pods without a sidecar, and why.",
                 &["action", "reason"],
+            )?,
+            watchdog_held: gauge(
+                "dapr_operator_watchdog_held_pods",
+                "Pods without a sidecar that the watchdog does not evict now, by what stands in the way.",
+                &["reason"],
+            )?,
+            missing_sidecars: counter(
+                "dapr_operator_missing_sidecars_total",
+                "Pods that ask for a sidecar and have none, by reason.",
+                &["reason"],
             )?,
             trust_writes: counter(
                 "dapr_operator_trust_anchors_writes_total",

@@ -40,6 +40,8 @@ pub struct PodInfo {
     pub owner: Option<String>,
     /// Whether the injector's label says that it has a sidecar.
     pub injected: bool,
+    /// Whether the watchdog found that it has one.
+    pub patched: bool,
     /// The watch that sees it.
     pub selection: Selection,
     pub created: Option<Timestamp>,
@@ -105,9 +107,16 @@ impl PodInfo {
             configuration: non_empty(annotations::CONFIG).map(Into::into),
             owner: pod.controller().map(|owner| owner.uid.clone()),
             injected: pod.label(annotations::LABEL_INJECTED) == Some("true"),
+            patched: pod.label(annotations::LABEL_WATCHDOG_PATCHED).is_some(),
             selection: Selection::of(pod),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
         })
+    }
+}
+
+impl PodInfo {
+    fn lacks_labels(&self) -> bool {
+        self.selection == Selection::NotInjected && !self.patched
     }
 }
 
@@ -209,6 +218,27 @@ impl Pods {
         let inner = self.inner.read();
         let space = inner.namespaces.get(namespace);
         space.is_some_and(|space| space.pods.contains_key(name))
+    }
+
+    /// Pods that neither injection nor the watchdog has labelled, with their uids.
+    pub fn lacking(&self) -> Vec<(ObjectKey, String)> {
+        let inner = self.inner.read();
+        let all = inner.namespaces.iter();
+        let all = all.flat_map(|(namespace, space)| space.pods.iter().map(move |(name, pod)| (namespace, name, pod)));
+        let lacking = all.filter(|(.., pod)| pod.lacks_labels());
+        lacking
+            .map(|(namespace, name, pod)| (ObjectKey::new(namespace.clone(), name.clone()), pod.uid.clone()))
+            .collect()
+    }
+
+    /// Whether that is true of the pod with this uid.
+    pub fn is_lacking(&self, key: &ObjectKey, uid: &str) -> bool {
+        let inner = self.inner.read();
+        let pod = inner
+            .namespaces
+            .get(&key.namespace)
+            .and_then(|space| space.pods.get(&key.name));
+        pod.is_some_and(|pod| pod.uid == uid && pod.lacks_labels())
     }
 
     /// The pods that a controller owns.

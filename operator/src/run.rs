@@ -33,6 +33,7 @@ use crate::{
     core::{Core, Features, Services},
     environment::Environment,
     metrics::Metrics,
+    missing,
     reports::Relay,
     scope::Scope,
     system_configuration::{self, SystemConfiguration},
@@ -84,7 +85,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         mode,
         per_minute: max_pod_restarts_per_minute,
         can_label: watchdog_can_patch_pod_labels,
-        control_plane_namespace: environment.namespace.clone(),
     });
     if watchdog.is_some() && disable_leader_election {
         tracing::warn!("without leader election every replica's watchdog evicts pods: run a single replica");
@@ -279,6 +279,10 @@ impl Operator {
         tasks.spawn("API server", serving);
         let features = Features {
             services: self.service_reconciler.then_some(Services { mtls: system.mtls }),
+            missing: Some(missing::Settings {
+                control_plane_namespace: namespace.clone(),
+                anchors: anchors.clone(),
+            }),
             watchdog: self.watchdog.clone(),
             trust: self
                 .trust_distribution

@@ -89,11 +89,15 @@ fn operator_rights(scope: &str) -> BTreeSet<String> {
         "dapr-system coordination.k8s.io/leases create",
         "dapr-system coordination.k8s.io/leases get,update [operator.dapr.io]",
         "* apiextensions.k8s.io/customresourcedefinitions list,patch,watch [subscriptions.dapr.io]",
+        "* admissionregistration.k8s.io/mutatingwebhookconfigurations list,watch [dapr-sidecar-injector]",
+        "dapr-system /services list,watch [dapr-sidecar-injector]",
+        "dapr-system discovery.k8s.io/endpointslices list,watch",
     ]);
     expected.extend(KINDS.map(|kind| format!("{scope} dapr.io/{kind} get,list,watch")));
     expected.extend(KINDS.map(|kind| format!("{scope} dapr.io/{kind}/status patch")));
     let others = [
-        "/pods list,watch",
+        "/namespaces get",
+        "/pods get,list,watch",
         "/secrets get",
         "/configmaps create,list,patch,watch [dapr-root-ca.crt]",
         "/services create,delete,get,list,patch,watch",
@@ -143,11 +147,7 @@ fn sentry() {
 
 #[test]
 fn the_operator_evicts_only_with_the_watchdog() {
-    let watchdog = lines([
-        "* /pods/eviction create",
-        "* admissionregistration.k8s.io/mutatingwebhookconfigurations get [dapr-sidecar-injector]",
-        "dapr-system apps/deployments list,watch",
-    ]);
+    let watchdog = lines(["* /pods/eviction create"]);
     for (interval, expected) in [
         ("'0'", &BTreeSet::new()),
         ("0", &BTreeSet::new()),
@@ -164,7 +164,10 @@ fn the_operator_evicts_only_with_the_watchdog() {
     }
     let on = "dapr_operator: {watchInterval: 1m}";
     let labels = "{dapr_operator: {watchInterval: 1m}, global: {operator: {watchdogCanPatchPodLabels: true}}}";
-    assert_eq!(more(labels, on, "dapr-operator"), lines(["* /pods list,patch,watch"]));
+    assert_eq!(
+        more(labels, on, "dapr-operator"),
+        lines(["* /pods get,list,patch,watch"])
+    );
     let release = render(labels);
     assert!(texts(&release.container("dapr-operator")["args"]).contains(&"--watchdog-can-patch-pod-labels"));
 }
@@ -225,10 +228,7 @@ fn a_namespaced_release_has_no_rights_elsewhere() {
     let release =
         render("{global: {rbac: {namespaced: true}}, dapr_operator: {watchNamespace: dapr-system, watchInterval: 1m}}");
     let mut expected = operator_rights(NAMESPACE);
-    expected.extend(lines([
-        "* admissionregistration.k8s.io/mutatingwebhookconfigurations get [dapr-sidecar-injector]",
-        "dapr-system /pods/eviction create",
-    ]));
+    expected.extend(lines(["dapr-system /pods/eviction create"]));
     assert_eq!(rights(&release, "dapr-operator"), expected);
     assert_eq!(
         rights(&release, "dapr-injector"),

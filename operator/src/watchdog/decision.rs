@@ -1,35 +1,10 @@
 //! What is to be done about a pod. No I/O.
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::ResourceExt;
 use outrigger_core::annotations;
-use serde::Deserialize;
 
-use crate::slim::{Part, Slim};
-
-/// A pod without the injector's label.
-pub(super) type UnlabelledPod = Slim<Pod, Containers, Phase>;
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Containers {
-    containers: Vec<Container>,
-    init_containers: Vec<Container>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Container {
-    name: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Phase {
-    phase: String,
-}
-
-impl Part for Containers {}
-impl Part for Phase {}
+use crate::missing::{controller, has_sidecar};
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,40 +29,38 @@ pub(super) enum Skip {
 }
 
 /// Why restarting a pod would not help.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Report {
     /// Nobody would create it anew.
     NoController,
-    /// The injector looks for `true` only; the value that was found.
-    NeverInjected(String),
+    /// The injector looks for `true` only.
+    NeverInjected,
 }
 
 /// Decides about a pod that lacks the injector's label.
-pub(super) fn decide(pod: &UnlabelledPod, can_label: bool) -> Decision {
-    let Some(enabled) = pod
-        .annotation(annotations::ENABLED)
-        .filter(|value| annotations::truthy(value))
-    else {
+pub(super) fn decide(pod: &Pod, can_label: bool) -> Decision {
+    let enabled = pod.annotations().get(annotations::ENABLED);
+    let Some(enabled) = enabled.filter(|value| annotations::truthy(value)) else {
         return Decision::Skip(Skip::NotAnnotated);
     };
     if pod.metadata.deletion_timestamp.is_some() {
         return Decision::Skip(Skip::Terminating);
     }
-    if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) {
         return Decision::Skip(Skip::Finished);
     }
-    let mut containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
-    if containers.any(|container| container.name == annotations::SIDECAR_CONTAINER) {
+    if has_sidecar(pod) {
         return match can_label {
             true => Decision::Label,
             false => Decision::Skip(Skip::HasSidecar),
         };
     }
     if !enabled.eq_ignore_ascii_case("true") {
-        return Decision::Report(Report::NeverInjected(enabled.to_owned()));
+        return Decision::Report(Report::NeverInjected);
     }
     // The kubelet owns the mirrors of its static pods, which no eviction restarts.
-    match pod.controller().filter(|owner| owner.kind != "Node") {
+    match controller(pod).filter(|owner| owner.kind != "Node") {
         Some(owner) => Decision::Evict(owner.clone()),
         None => Decision::Report(Report::NoController),
     }
@@ -95,22 +68,21 @@ pub(super) fn decide(pod: &UnlabelledPod, can_label: bool) -> Decision {
 
 impl Report {
     /// Label of the metric.
-    pub(super) fn reason(&self) -> &'static str {
+    pub(super) fn reason(self) -> &'static str {
         match self {
             Self::NoController => "no_controller",
-            Self::NeverInjected(_) => "never_injected",
+            Self::NeverInjected => "never_injected",
         }
     }
 
-    pub(super) fn note(&self) -> String {
+    pub(super) fn note(self) -> &'static str {
         match self {
             Self::NoController => {
                 "the pod has no sidecar, and no controller that would create it anew: delete and create it yourself"
-                    .to_owned()
             }
-            Self::NeverInjected(value) => format!(
-                "the pod has no sidecar: the annotation dapr.io/enabled is {value:?}, sidecars are injected for \"true\" only"
-            ),
+            Self::NeverInjected => {
+                "the pod has no sidecar, and a new one would get none either: dapr.io/enabled has to be \"true\""
+            }
         }
     }
 }
@@ -121,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(change: impl FnOnce(&mut Value)) -> UnlabelledPod {
+    fn pod(change: impl FnOnce(&mut Value)) -> Pod {
         let mut pod = json!({
             "metadata": {
                 "name": "cart-1", "namespace": "shop", "uid": "p1", "annotations": {"dapr.io/enabled": "true"},
@@ -184,10 +156,7 @@ mod tests {
         let mirror = pod(|pod| pod["metadata"]["ownerReferences"][1]["kind"] = "Node".into());
         assert_eq!(decide(&mirror, true), Decision::Report(Report::NoController));
         let yes = pod(|pod| pod["metadata"]["annotations"]["dapr.io/enabled"] = "yes".into());
-        assert_eq!(
-            decide(&yes, true),
-            Decision::Report(Report::NeverInjected("yes".into()))
-        );
+        assert_eq!(decide(&yes, true), Decision::Report(Report::NeverInjected));
     }
 
     fn merge(into: &mut Value, from: &Value) {

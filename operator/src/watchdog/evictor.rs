@@ -7,6 +7,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
+    core::Status,
 };
 use outrigger_core::annotations;
 use outrigger_process::kubernetes::watch::ObjectKey;
@@ -21,7 +22,7 @@ pub(super) enum Outcome {
     Evicted,
     /// The pod is no more, or another one of its name.
     Gone,
-    /// A disruption budget does not allow it now.
+    /// A disruption budget does not allow it now; which one, and why.
     Budget(String),
     Forbidden,
     Failed(String),
@@ -50,12 +51,19 @@ pub(super) async fn evict(client: &Client, pod: &ObjectKey, uid: &str) -> Outcom
         Ok(_) => Outcome::Evicted,
         Err(kube::Error::Api(status)) => match status.code {
             404 | 409 => Outcome::Gone,
-            429 => Outcome::Budget(status.message),
+            429 => Outcome::Budget(budget(*status)),
             403 => Outcome::Forbidden,
             _ => Outcome::Failed(status.message),
         },
         Err(error) => Outcome::Failed(error.to_string()),
     }
+}
+
+/// The API server names the budget among the causes only.
+fn budget(status: Status) -> String {
+    let causes = status.details.map(|details| details.causes).unwrap_or_default();
+    let mut causes = causes.into_iter().filter(|cause| cause.reason == "DisruptionBudget");
+    causes.next().map_or(status.message, |cause| cause.message)
 }
 
 /// Marks a pod that has a sidecar although the injector's label is missing.
@@ -70,5 +78,27 @@ pub(super) async fn label(client: &Client, pod: &ObjectKey) -> Result<(), String
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_named() {
+        let status = json!({
+            "message": "Cannot evict pod as it would violate the pod's disruption budget.",
+            "details": {"name": "cart-1", "causes": [{
+                "reason": "DisruptionBudget", "message": "The disruption budget cart needs 2 healthy pods and has 2 currently",
+            }]},
+        });
+        let named = budget(serde_json::from_value(status).unwrap());
+        assert_eq!(
+            named,
+            "The disruption budget cart needs 2 healthy pods and has 2 currently"
+        );
+        let busy: Status = serde_json::from_value(json!({"message": "try again"})).unwrap();
+        assert_eq!(budget(busy), "try again");
     }
 }

@@ -1,10 +1,9 @@
 //! The watchdog: has pods replaced that should have a sidecar and have none, because they were created while the injector was
 //! away. It acts on what it watches, carefully: only pods whose owner replaces them, through the eviction API, at a limited
-//! rate, one pod of an owner first.
+//! rate, after the injector said that it would inject them now, and one pod of an owner first.
 
 mod decision;
 mod evictor;
-mod injector;
 mod owners;
 mod settings;
 
@@ -14,57 +13,68 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Api, Client, Resource, runtime::watcher};
-use outrigger_core::annotations;
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::{Api, Client, Resource, ResourceExt};
 use outrigger_crds::status::EventReason;
-use outrigger_process::kubernetes::{
-    client::Clients,
-    watch::{Change, ObjectKey, changes, changes_where},
-};
+use outrigger_process::kubernetes::watch::ObjectKey;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use self::settings::{Mode, Settings};
 use self::{
-    decision::{Decision, UnlabelledPod, decide},
+    decision::{Decision, decide},
     evictor::{Outcome, evict, label},
-    injector::{Injector, InjectorDeployment, Readiness},
     owners::{Owner, Owners, Permission, Replacement},
 };
 use crate::{
+    deadline::in_time,
     events::{Events, Notice},
     metrics::Metrics,
+    missing::{Finding, Probe, Reason},
     pods::Pods,
-    scope::Scope,
 };
 
 /// Changes that come within this time are acted on together.
 const QUIET: Duration = Duration::from_millis(100);
+/// From the moment in which everything is in place to that in which all of the cluster's proxies know it.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Nobody is asked again for this long after there was no answer.
+const UNANSWERED: Duration = Duration::from_secs(5);
+/// A pod that could not be read is read again after this.
+const UNREAD: Duration = Duration::from_secs(5);
+/// Pods that are read at one time.
+const READS: usize = 8;
+
+/// Reason and action of Events. Those about one object that have both in common are one Event, whose note stays the first.
+const RESTORE: (&str, &str) = (EventReason::SidecarMissing.as_str(), "RestoreSidecar");
+const EVICT: (&str, &str) = (EventReason::SidecarMissing.as_str(), "Evict");
 
 /// The watchdog's state.
 pub struct Watchdog {
     settings: Settings,
     client: Client,
+    probe: Probe,
     metrics: Metrics,
     events: Arc<Events>,
     pods: Arc<Pods>,
     candidates: BTreeMap<ObjectKey, Candidate>,
     owners: Owners,
-    injector: Injector,
-    /// Whether all pods without the injector's label have been seen.
-    synced: bool,
+    /// Since when everything that injection needs has been in place.
+    usable_since: Option<Instant>,
+    /// When the injector did not answer, and how.
+    unanswered: Option<(Instant, Finding)>,
     /// Earliest moment of the next eviction.
     next_eviction: Instant,
     /// Why nothing is evicted, as logged last.
-    held: Option<String>,
+    held: Option<Reason>,
 }
 
-/// A pod that something is to be done about.
+/// A pod without a label that says that it has a sidecar.
 struct Candidate {
     uid: String,
-    decision: Decision,
+    /// `None` until it has been read.
+    decision: Option<Decision>,
     reference: ObjectReference,
     /// What its users were told last.
     told: Option<&'static str>,
@@ -73,54 +83,48 @@ struct Candidate {
 }
 
 impl Watchdog {
-    pub fn new(settings: Settings, client: Client, metrics: Metrics, events: Arc<Events>, pods: Arc<Pods>) -> Self {
+    pub fn new(
+        settings: Settings,
+        client: Client,
+        probe: Probe,
+        metrics: Metrics,
+        events: Arc<Events>,
+        pods: Arc<Pods>,
+    ) -> Self {
         Self {
             settings,
             client,
+            probe,
             metrics,
             events,
             pods,
             candidates: BTreeMap::new(),
             owners: Owners::default(),
-            injector: Injector::default(),
-            synced: false,
+            usable_since: None,
+            unanswered: None,
             next_eviction: Instant::now(),
             held: None,
         }
     }
 
     /// Works until `stop`, or in the mode `once` until nothing is left to be done.
-    pub async fn run(mut self, clients: &Clients, scope: &Scope, stop: CancellationToken) {
-        let unlabelled = format!(
-            "!{},!{}",
-            annotations::LABEL_INJECTED,
-            annotations::LABEL_WATCHDOG_PATCHED
-        );
-        let pods = watcher::Config::default().labels(&unlabelled);
-        let asks = |pod: &UnlabelledPod| pod.annotation(annotations::ENABLED).is_some_and(annotations::truthy);
-        let mut pods = std::pin::pin!(changes_where(scope.api(&clients.watches), pods, asks));
-        let injector: Api<InjectorDeployment> =
-            Api::namespaced(clients.watches.clone(), &self.settings.control_plane_namespace);
-        let injector = changes(injector, watcher::Config::default().labels(injector::LABELS));
-        let mut injector = std::pin::pin!(injector);
-        let mut all_pods = self.pods.changes();
-        let mut due = Instant::now() + self.interval();
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut pods = self.pods.changes();
+        let mut admission = self.probe.admission();
+        let mut due = Instant::now();
         loop {
             // What the watches tell is acted on soon, and not event by event.
             let soon = Instant::now() + QUIET;
+            let complete = self.pods.synced() && admission.borrow().complete();
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(change) = pods.next() => {
-                    self.take(change);
+                Ok(()) = pods.changed() => due = due.min(soon),
+                Ok(()) = admission.changed() => {
+                    self.unanswered = None;
                     due = due.min(soon);
                 }
-                Some(change) = injector.next() => {
-                    self.injector.apply(change, Instant::now());
-                    due = due.min(soon);
-                }
-                Ok(()) = all_pods.changed(), if !self.pods.synced() || self.owners.are_awaited(soon) => due = due.min(soon),
                 // A pod that merely has not been seen yet must not pass for the replacement of another.
-                () = sleep_until(due), if self.synced && self.pods.synced() => match self.pass(Instant::now()).await {
+                () = sleep_until(due), if complete => match self.pass(Instant::now()).await {
                     Some(next) => due = next,
                     None if self.settings.mode == Mode::Once => {
                         tracing::info!("the watchdog has nothing left to do and ends, since it runs once");
@@ -139,71 +143,40 @@ impl Watchdog {
         }
     }
 
-    fn take(&mut self, change: Change<UnlabelledPod>) {
-        match change {
-            Change::Apply(pod) => {
-                let key = ObjectKey::of(&pod);
-                let decision = decide(&pod, self.settings.can_label);
-                if matches!(decision, Decision::Skip(_)) {
-                    self.candidates.remove(&key);
-                    return;
-                }
-                let uid = pod.metadata.uid.clone().unwrap_or_default();
-                match self.candidates.get_mut(&key).filter(|known| known.uid == uid) {
-                    Some(known) => known.decision = decision,
-                    None => {
-                        let candidate = Candidate {
-                            uid,
-                            decision,
-                            reference: pod.object_ref(&()),
-                            told: None,
-                            not_before: None,
-                        };
-                        self.candidates.insert(key, candidate);
-                    }
-                }
-            }
-            Change::Delete(key) => {
-                self.candidates.remove(&key);
-            }
-            Change::Synced => self.synced = true,
-            Change::Absent | Change::Forbidden => {}
-        }
-    }
-
     /// Does what can be done now. Returns when to look again, or `None` when nothing is left that time alone would change.
     async fn pass(&mut self, now: Instant) -> Option<Instant> {
+        self.follow_pods();
+        let unread = self.read_pods().await;
+        let unread = (unread > 0).then(|| now + UNREAD);
+        let outage = self.outage(now);
         self.look_at_replacements(now).await;
         self.label_and_report(now).await;
         let waiting = self.evictable();
+        self.count_held(&waiting);
         if waiting.is_empty() {
             self.held = None;
-            return None;
+            return unread;
         }
-        match self.injector.readiness(&self.client, now).await {
-            Readiness::Ready => self.held = None,
-            Readiness::Soon(then) => return Some(then),
-            Readiness::NotReady(why) => {
-                if self.held.as_ref() != Some(&why) {
-                    tracing::warn!(
-                        pods = waiting.len(),
-                        "pods lack their sidecar and are not evicted: {why}"
-                    );
-                    self.count("held", "injector_not_ready");
-                    self.held = Some(why);
-                }
-                return Some(now + self.interval());
-            }
+        if let Some(finding) = outage {
+            self.hold(&finding, waiting.len());
+            return Some(now + self.interval().min(UNANSWERED));
         }
-        let mut next: Option<Instant> = None;
+        self.held = None;
+        let since = *self.usable_since.get_or_insert(now);
+        if now < since + SETTLE {
+            return Some(since + SETTLE);
+        }
+        let mut next = unread;
         for (key, owner) in waiting {
-            let then = match self.owners.permission(&owner, self.injector.version(), now) {
-                Permission::Now if now < self.next_eviction => self.next_eviction,
-                Permission::Now => {
-                    self.evict(&key, &owner, now).await;
+            let then = match self.owners.permission(&owner, self.version(), now) {
+                Permission::Now { .. } if now < self.next_eviction => self.next_eviction,
+                Permission::Now { first } => {
+                    self.evict(&key, &owner, first, now).await;
                     // One at a time: what the watches tell in the meantime counts.
                     return Some(now);
                 }
+                // Once means that nothing is tried twice.
+                Permission::NotBefore(_) if self.settings.mode == Mode::Once => continue,
                 Permission::NotBefore(then) | Permission::Awaiting(then) => then,
                 Permission::Stopped => continue,
             };
@@ -212,10 +185,106 @@ impl Watchdog {
         next
     }
 
+    fn version(&self) -> u64 {
+        self.probe.admission().borrow().version()
+    }
+
+    /// Takes over which pods there are.
+    fn follow_pods(&mut self) {
+        let lacking: BTreeMap<_, _> = self.pods.lacking().into_iter().collect();
+        self.candidates
+            .retain(|key, candidate| lacking.get(key) == Some(&candidate.uid));
+        for (key, uid) in lacking {
+            self.candidates.entry(key).or_insert_with(|| Candidate {
+                uid,
+                decision: None,
+                reference: ObjectReference::default(),
+                told: None,
+                not_before: None,
+            });
+        }
+    }
+
+    /// Reads the pods that nothing is known of, whole. Returns how many could not be read.
+    async fn read_pods(&mut self) -> usize {
+        let unread = self
+            .candidates
+            .iter()
+            .filter(|(_, candidate)| candidate.decision.is_none());
+        let unread: Vec<_> = unread
+            .map(|(key, candidate)| (key.clone(), candidate.uid.clone()))
+            .collect();
+        let client = &self.client;
+        let reads = stream::iter(unread).map(|(key, uid)| async move { (read(client, &key, &uid).await, key) });
+        let read: Vec<_> = reads.buffer_unordered(READS).collect().await;
+        let mut failed = 0;
+        for (pod, key) in read {
+            match pod {
+                Ok(pod) => self.judge(&key, pod.as_ref()),
+                Err(error) => {
+                    failed += 1;
+                    tracing::warn!(pod = %key, %error, "cannot read a pod; trying again");
+                }
+            }
+        }
+        failed
+    }
+
+    /// Decides about a pod as it is now; `None` is one that is gone.
+    fn judge(&mut self, key: &ObjectKey, pod: Option<&Pod>) {
+        let Some(pod) = pod else {
+            self.candidates.remove(key);
+            return;
+        };
+        if let Some(candidate) = self.candidates.get_mut(key) {
+            candidate.decision = Some(decide(pod, self.settings.can_label));
+            candidate.reference = pod.object_ref(&());
+        }
+    }
+
+    /// Why nothing is evicted now, whoever owns it.
+    fn outage(&mut self, now: Instant) -> Option<Finding> {
+        if let Some(finding) = self.probe.outage() {
+            self.usable_since = None;
+            self.unanswered = None;
+            self.owners.interrupted();
+            return Some(finding);
+        }
+        let (at, finding) = self.unanswered.as_ref()?;
+        (now < *at + UNANSWERED).then(|| finding.clone())
+    }
+
+    fn hold(&mut self, finding: &Finding, pods: usize) {
+        let held = i64::try_from(pods).unwrap_or(i64::MAX);
+        self.metrics.watchdog_held.reset();
+        self.metrics
+            .watchdog_held
+            .with_label_values(&[finding.reason.as_str()])
+            .set(held);
+        if self.held.replace(finding.reason) != Some(finding.reason) {
+            tracing::warn!(
+                pods,
+                reason = finding.reason.as_str(),
+                "pods lack their sidecar and are not evicted: {}",
+                finding.note
+            );
+            self.count("held", finding.reason.as_str());
+        }
+    }
+
+    fn count_held(&self, waiting: &[(ObjectKey, Owner)]) {
+        self.metrics.watchdog_held.reset();
+        for (_, owner) in waiting {
+            if let Some(reason) = self.owners.held(owner) {
+                self.metrics.watchdog_held.with_label_values(&[reason]).inc();
+            }
+        }
+    }
+
     /// Pods to evict and their owners, in a stable order.
     fn evictable(&self) -> Vec<(ObjectKey, Owner)> {
         let owned = self.candidates.iter().filter_map(|(key, candidate)| {
-            let Decision::Evict(reference) = &candidate.decision else {
+            let Some(Decision::Evict(reference)) = &candidate.decision else {
                 return None;
             };
             let owner = Owner {
@@ -227,57 +296,107 @@ impl Watchdog {
         owned.collect()
     }
 
-    async fn evict(&mut self, key: &ObjectKey, owner: &Owner, now: Instant) {
-        let Some(candidate) = self.candidates.get(key) else {
+    /// `first`: nothing has shown yet that a new pod of the owner gets a sidecar.
+    async fn evict(&mut self, key: &ObjectKey, owner: &Owner, first: bool, now: Instant) {
+        let Some(uid) = self.candidates.get(key).map(|candidate| candidate.uid.clone()) else {
             return;
         };
-        let (uid, reference) = (candidate.uid.clone(), candidate.reference.clone());
+        // It may have ended since it was read.
+        let pod = match read(&self.client, key, &uid).await {
+            Ok(pod) => pod,
+            Err(error) => {
+                tracing::warn!(pod = %key, %error, "cannot read a pod that lacks its sidecar; trying again");
+                self.refuse(owner, "error", now);
+                return;
+            }
+        };
+        self.judge(key, pod.as_ref());
+        let Some(pod) = pod.filter(|pod| matches!(decide(pod, self.settings.can_label), Decision::Evict(_))) else {
+            return;
+        };
+        if first && let Err(finding) = self.probe.prospects(&pod).await {
+            self.hold_owner(owner, finding, now).await;
+            return;
+        }
         let before = self.uids(owner);
-        let reason = match evict(&self.client, key, &uid).await {
+        match evict(&self.client, key, &uid).await {
             Outcome::Evicted => {
                 tracing::info!(pod = %key, owner = owner.reference.name, "evicted a pod that lacks its sidecar");
                 self.owners.evicted(owner, before, now);
-                self.candidates.remove(key);
+                // Its uid stays known to the index until it is gone.
+                self.judge_evicted(key);
                 if self.settings.per_minute > 0 {
                     let spacing = Duration::from_secs(60) / u32::try_from(self.settings.per_minute).unwrap_or(u32::MAX);
                     self.next_eviction = now + spacing;
                 }
                 self.count("evicted", "no_sidecar");
                 let note = "evicted, because it has no sidecar although dapr.io/enabled is true";
-                self.publish(&reference, false, note.to_owned()).await;
-                return;
+                self.publish(&pod.object_ref(&()), EVICT, false, note.to_owned()).await;
             }
             Outcome::Gone => {
                 self.candidates.remove(key);
-                return;
             }
             Outcome::Budget(why) => {
-                let note = format!("the pod has no sidecar and cannot be evicted now: {why}");
-                self.tell_once(key, "disruption_budget", note).await;
-                "disruption_budget"
+                self.count("refused", "disruption_budget");
+                if self.owners.blocked(owner, self.version(), now) {
+                    let note = format!("pods have no sidecar, and for a minute none of them could be evicted: {why}");
+                    tracing::warn!(pod = %key, owner = owner.reference.name, "{note}");
+                    self.publish(&pod.object_ref(&()), EVICT, true, note.clone()).await;
+                    self.publish(&owner.object_reference(), EVICT, true, note).await;
+                }
             }
             Outcome::Forbidden => {
                 tracing::warn!(pod = %key, "not allowed to evict pods, and pods are not deleted instead");
-                "forbidden"
+                self.refuse(owner, "forbidden", now);
             }
             Outcome::Failed(error) => {
                 tracing::warn!(pod = %key, error, "cannot evict a pod that lacks its sidecar; trying again");
-                "error"
+                self.refuse(owner, "error", now);
             }
-        };
-        self.count("refused", reason);
-        self.owners.refused(owner, now);
+        }
     }
 
-    /// Uids of all pods of an owner, from both watches: either may be behind.
+    fn judge_evicted(&mut self, key: &ObjectKey) {
+        if let Some(candidate) = self.candidates.get_mut(key) {
+            candidate.decision = Some(Decision::Skip(decision::Skip::Terminating));
+        }
+    }
+
+    fn refuse(&mut self, owner: &Owner, reason: &'static str, now: Instant) {
+        self.count("refused", reason);
+        let version = self.version();
+        self.owners.refused(owner, reason, version, now);
+    }
+
+    /// A new pod of the owner would get no sidecar either.
+    async fn hold_owner(&mut self, owner: &Owner, finding: Finding, now: Instant) {
+        let reason = finding.reason;
+        self.count("refused", reason.as_str());
+        let version = self.version();
+        if self.owners.refused(owner, reason.as_str(), version, now) {
+            let name = &owner.reference.name;
+            let note = format!(
+                "pods have no sidecar and are not evicted, since new ones would get none: {}",
+                finding.note
+            );
+            tracing::warn!(
+                namespace = owner.namespace,
+                owner = name,
+                reason = reason.as_str(),
+                "{note}"
+            );
+            let what = (reason.as_str(), RESTORE.1);
+            self.publish(&owner.object_reference(), what, true, note).await;
+        }
+        if matches!(reason, Reason::InjectorUnreachable | Reason::InjectorFailed) {
+            self.unanswered = Some((now, finding));
+        }
+    }
+
+    /// Uids of all pods of an owner.
     fn uids(&self, owner: &Owner) -> HashSet<String> {
         let pods = self.pods.of_owner(&owner.namespace, &owner.reference.uid);
-        let ours = self.candidates.values().filter(|candidate| match &candidate.decision {
-            Decision::Evict(reference) => reference.uid == owner.reference.uid,
-            _ => false,
-        });
-        let ours = ours.map(|candidate| candidate.uid.clone());
-        pods.into_iter().map(|pod| pod.uid).chain(ours).collect()
+        pods.into_iter().map(|pod| pod.uid).collect()
     }
 
     async fn look_at_replacements(&mut self, now: Instant) {
@@ -285,27 +404,18 @@ impl Watchdog {
         let owned = |owner: &Owner| pods.of_owner(&owner.namespace, &owner.reference.uid);
         self.owners.expire(now, |owner| !owned(owner).is_empty());
         for owner in self.owners.awaiting(now) {
-            let (reason, note) = match self
-                .owners
-                .observe(&owner, &owned(&owner), self.injector.version(), now)
-            {
-                None => continue,
-                Some(Replacement::Injected) => {
-                    self.count("replaced", "injected");
-                    continue;
+            match self.owners.observe(&owner, &owned(&owner), self.version(), now) {
+                None => {}
+                Some(Replacement::Injected) => self.count("replaced", "injected"),
+                Some(Replacement::Lacking) => {
+                    self.count("replaced", "lacking");
+                    let note = "a pod was evicted to get its sidecar, and its replacement got none either; no more are evicted \
+                        until the injector or its webhook changes";
+                    tracing::warn!(namespace = owner.namespace, owner = owner.reference.name, "{note}");
+                    self.publish(&owner.object_reference(), RESTORE, true, note.to_owned())
+                        .await;
                 }
-                Some(Replacement::Lacking { stopped: false }) => (
-                    "lacking",
-                    "a pod was evicted to get its sidecar, and its replacement got none either",
-                ),
-                Some(Replacement::Lacking { stopped: true }) => (
-                    "stopped",
-                    "its pods get no sidecar although dapr.io/enabled is true; no more are evicted until the injector changes",
-                ),
-            };
-            self.count("replaced", reason);
-            tracing::warn!(namespace = owner.namespace, owner = owner.reference.name, "{note}");
-            self.publish(&owner.object_reference(), true, note.to_owned()).await;
+            }
         }
     }
 
@@ -319,11 +429,17 @@ impl Watchdog {
             .map(|(key, _)| key.clone())
             .collect();
         for key in keys {
-            match self.candidates.get(&key).map(|candidate| candidate.decision.clone()) {
+            match self
+                .candidates
+                .get(&key)
+                .and_then(|candidate| candidate.decision.clone())
+            {
                 Some(Decision::Label) => match label(&self.client, &key).await {
                     Ok(()) => {
                         self.count("labelled", "has_sidecar");
-                        self.candidates.remove(&key);
+                        if let Some(candidate) = self.candidates.get_mut(&key) {
+                            candidate.decision = Some(Decision::Skip(decision::Skip::HasSidecar));
+                        }
                     }
                     Err(error) => {
                         tracing::warn!(pod = %key, error, "cannot label a pod that has a sidecar; trying again");
@@ -340,7 +456,7 @@ impl Watchdog {
     }
 
     /// Publishes an Event about a pod, unless that was its last one.
-    async fn tell_once(&mut self, key: &ObjectKey, reason: &'static str, note: String) {
+    async fn tell_once(&mut self, key: &ObjectKey, reason: &'static str, note: &str) {
         let Some(candidate) = self
             .candidates
             .get_mut(key)
@@ -352,14 +468,20 @@ impl Watchdog {
         let reference = candidate.reference.clone();
         tracing::warn!(pod = %key, reason, "{note}");
         self.count("left", reason);
-        self.publish(&reference, true, note).await;
+        self.publish(&reference, RESTORE, true, note.to_owned()).await;
     }
 
-    async fn publish(&self, regarding: &ObjectReference, warning: bool, note: String) {
+    async fn publish(
+        &self,
+        regarding: &ObjectReference,
+        (reason, action): (&'static str, &'static str),
+        warning: bool,
+        note: String,
+    ) {
         let notice = Notice {
             warning,
-            reason: EventReason::SidecarMissing.as_str(),
-            action: "RestoreSidecar",
+            reason,
+            action,
             note,
         };
         self.events.publish(regarding, notice).await;
@@ -368,4 +490,11 @@ impl Watchdog {
     fn count(&self, action: &str, reason: &str) {
         self.metrics.watchdog_pods.with_label_values(&[action, reason]).inc();
     }
+}
+
+/// The pod with this uid, unless it is gone.
+async fn read(client: &Client, key: &ObjectKey, uid: &str) -> kube::Result<Option<Pod>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
+    let pod = in_time(api.get_opt(&key.name)).await?;
+    Ok(pod.filter(|pod| pod.uid().as_deref() == Some(uid)))
 }

@@ -18,14 +18,22 @@ pub(super) struct Owner {
     pub(super) reference: OwnerReference,
 }
 
-/// Pause after a failure: doubles from the first to the second.
+/// Pause after a refusal or a failure: doubles from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
-/// After so many replacements in a row without a sidecar an owner is left alone, until the injector changes.
-const MAX_FAILURES: u32 = 3;
-/// A replacement that does not come at all holds up the others no longer than this.
+/// The same after a budget said no: it may say yes as soon as a replacement is ready.
+const BUDGET_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+/// A budget that allows nothing for this long is told of.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A replacement that does not come at all holds up the others no longer than this; and the sidecar that one got proves nothing
+/// after it.
 const REPLACEMENT_DEADLINE: Duration = Duration::from_secs(600);
 /// Owners without pods are forgotten after this.
 const KEEP: Duration = Duration::from_secs(3600);
+
+/// What stands in the way of owners that are left alone.
+pub(super) const STOPPED: &str = "ReplacementWithoutSidecar";
+/// What stands in the way of pods that a budget protects.
+pub(super) const BUDGET: &str = "DisruptionBudget";
 
 /// All owners that something was done to, by uid.
 #[derive(Debug, Default)]
@@ -44,6 +52,17 @@ struct State {
     refusals: u32,
     /// Replacements without a sidecar, in a row.
     failures: u32,
+    held: Option<Held>,
+    /// Since when a budget has allowed nothing, and whether that was told.
+    blocked: Option<(Instant, bool)>,
+}
+
+/// Why the last attempt was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    reason: &'static str,
+    /// The state of the cluster that was the reason.
+    version: u64,
 }
 
 #[derive(Debug)]
@@ -57,14 +76,17 @@ enum Phase {
     },
     /// A replacement got its sidecar.
     Proven { before: HashSet<String> },
-    /// Left alone while the injector stays as it was.
-    Stopped { injector: u64 },
+    /// A replacement got none: left alone while the cluster stays as it was, or until a new pod has a sidecar.
+    Stopped { version: u64, before: HashSet<String> },
 }
 
 /// Whether a pod of an owner may be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Permission {
-    Now,
+    /// `first` is asked for: whether a new pod would be injected has to be found out before.
+    Now {
+        first: bool,
+    },
     NotBefore(Instant),
     /// The replacement of another pod is awaited, at most until then.
     Awaiting(Instant),
@@ -75,21 +97,20 @@ pub(super) enum Permission {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Replacement {
     Injected,
-    Lacking { stopped: bool },
+    Lacking,
 }
 
 impl Owners {
-    /// `injector` is a number that changes whenever the injector does.
-    pub(super) fn permission(&mut self, owner: &Owner, injector: u64, now: Instant) -> Permission {
+    /// `version` is a number that changes whenever something about injection does.
+    pub(super) fn permission(&mut self, owner: &Owner, version: u64, now: Instant) -> Permission {
         let Some(state) = self.states.get_mut(&owner.reference.uid) else {
-            return Permission::Now;
+            return Permission::Now { first: true };
         };
         match &state.phase {
-            Phase::Stopped { injector: seen } if *seen == injector => return Permission::Stopped,
+            Phase::Stopped { version: seen, .. } if *seen == version => return Permission::Stopped,
             Phase::Stopped { .. } => {
                 state.phase = Phase::Untried;
-                state.failures = 0;
-                state.not_before = now;
+                state.not_before = state.tried + pause(BACKOFF, state.failures);
             }
             Phase::Canary { .. } => {
                 let deadline = state.tried + REPLACEMENT_DEADLINE;
@@ -98,11 +119,31 @@ impl Owners {
                 }
                 state.phase = Phase::Untried;
             }
+            Phase::Proven { .. } if now >= state.tried + REPLACEMENT_DEADLINE => state.phase = Phase::Untried,
             Phase::Untried | Phase::Proven { .. } => {}
         }
+        if state
+            .held
+            .is_some_and(|held| held.reason != BUDGET && held.version != version)
+        {
+            state.held = None;
+            state.refusals = 0;
+            state.not_before = now;
+        }
         match state.not_before <= now {
-            true => Permission::Now,
+            true => Permission::Now {
+                first: !matches!(state.phase, Phase::Proven { .. }),
+            },
             false => Permission::NotBefore(state.not_before),
+        }
+    }
+
+    /// What stands in the way of an owner's pods, if anything but time.
+    pub(super) fn held(&self, owner: &Owner) -> Option<&'static str> {
+        let state = self.states.get(&owner.reference.uid)?;
+        match state.phase {
+            Phase::Stopped { .. } => Some(STOPPED),
+            _ => state.held.map(|held| held.reason),
         }
     }
 
@@ -110,6 +151,8 @@ impl Owners {
     pub(super) fn evicted(&mut self, owner: &Owner, before: HashSet<String>, now: Instant) {
         let state = self.state(owner, now);
         state.refusals = 0;
+        state.held = None;
+        state.blocked = None;
         state.phase = match std::mem::replace(&mut state.phase, Phase::Untried) {
             Phase::Proven { before: mut earlier } => {
                 earlier.extend(before);
@@ -119,11 +162,39 @@ impl Owners {
         };
     }
 
-    /// An eviction was refused or failed.
-    pub(super) fn refused(&mut self, owner: &Owner, now: Instant) {
+    /// An eviction was not tried, refused or failed. Returns whether the reason is another than before.
+    pub(super) fn refused(&mut self, owner: &Owner, reason: &'static str, version: u64, now: Instant) -> bool {
         let state = self.state(owner, now);
         state.refusals += 1;
-        state.not_before = now + backoff(state.refusals);
+        state.not_before = now + pause(BACKOFF, state.refusals);
+        let before = state.held.replace(Held { reason, version });
+        before.map(|held| held.reason) != Some(reason)
+    }
+
+    /// A disruption budget refused an eviction. Returns true once, after a minute without progress.
+    pub(super) fn blocked(&mut self, owner: &Owner, version: u64, now: Instant) -> bool {
+        let state = self.state(owner, now);
+        state.refusals += 1;
+        state.held = Some(Held {
+            reason: BUDGET,
+            version,
+        });
+        state.not_before = now + pause(BUDGET_BACKOFF, state.refusals);
+        let (since, told) = state.blocked.get_or_insert((now, false));
+        if now < *since + PATIENCE {
+            state.not_before = state.not_before.min(*since + PATIENCE);
+            return false;
+        }
+        !std::mem::replace(told, true)
+    }
+
+    /// Nobody gets a sidecar now: what pods get meanwhile says nothing of their owners, and what they got before proves nothing.
+    pub(super) fn interrupted(&mut self) {
+        for state in self.states.values_mut() {
+            if matches!(state.phase, Phase::Canary { .. } | Phase::Proven { .. }) {
+                state.phase = Phase::Untried;
+            }
+        }
     }
 
     /// Looks at the pods that an owner has now.
@@ -131,43 +202,37 @@ impl Owners {
         &mut self,
         owner: &Owner,
         pods: &[PodInfo],
-        injector: u64,
+        version: u64,
         now: Instant,
     ) -> Option<Replacement> {
         let state = self.states.get_mut(&owner.reference.uid)?;
-        let (Phase::Canary { before, .. } | Phase::Proven { before }) = &mut state.phase else {
+        let stopped = matches!(state.phase, Phase::Stopped { .. });
+        let (Phase::Canary { before } | Phase::Proven { before } | Phase::Stopped { before, .. }) = &mut state.phase
+        else {
             return None;
         };
         let new: Vec<_> = pods.iter().filter(|pod| !before.contains(&pod.uid)).collect();
-        if new.is_empty() {
+        let lacking = new.iter().any(|pod| !pod.injected);
+        if new.is_empty() || (stopped && lacking) {
             return None;
         }
-        if new.iter().all(|pod| pod.injected) {
-            let mut before = std::mem::take(before);
-            before.extend(new.iter().map(|pod| pod.uid.clone()));
-            state.phase = Phase::Proven { before };
-            state.failures = 0;
-            return Some(Replacement::Injected);
+        let mut before = std::mem::take(before);
+        before.extend(new.iter().map(|pod| pod.uid.clone()));
+        state.tried = now;
+        if lacking {
+            state.failures += 1;
+            state.phase = Phase::Stopped { version, before };
+            return Some(Replacement::Lacking);
         }
-        state.failures += 1;
-        state.not_before = now + backoff(state.failures);
-        let stopped = state.failures >= MAX_FAILURES;
-        state.phase = match stopped {
-            true => Phase::Stopped { injector },
-            false => Phase::Untried,
-        };
-        Some(Replacement::Lacking { stopped })
+        state.failures = 0;
+        state.phase = Phase::Proven { before };
+        Some(Replacement::Injected)
     }
 
     /// Owners whose new pods are worth a look.
     pub(super) fn awaiting(&self, now: Instant) -> Vec<Owner> {
         let awaiting = self.states.values().filter(|state| state.is_awaiting(now));
         awaiting.map(|state| state.owner.clone()).collect()
-    }
-
-    /// Whether there are such owners.
-    pub(super) fn are_awaited(&self, now: Instant) -> bool {
-        self.states.values().any(|state| state.is_awaiting(now))
     }
 
     /// Forgets owners that nothing was done to for long and that have no pods.
@@ -184,6 +249,8 @@ impl Owners {
             not_before: now,
             refusals: 0,
             failures: 0,
+            held: None,
+            blocked: None,
         });
         state.tried = now;
         state
@@ -192,7 +259,11 @@ impl Owners {
 
 impl State {
     fn is_awaiting(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Canary { .. } | Phase::Proven { .. }) && now < self.tried + REPLACEMENT_DEADLINE
+        match self.phase {
+            Phase::Untried => false,
+            Phase::Stopped { .. } => true,
+            Phase::Canary { .. } | Phase::Proven { .. } => now < self.tried + REPLACEMENT_DEADLINE,
+        }
     }
 }
 
@@ -210,14 +281,17 @@ impl Owner {
     }
 }
 
-fn backoff(failures: u32) -> Duration {
-    let doubled = BACKOFF.0 * 2_u32.saturating_pow(failures.saturating_sub(1).min(10));
-    doubled.min(BACKOFF.1)
+fn pause((first, last): (Duration, Duration), attempts: u32) -> Duration {
+    let doubled = first * 2_u32.saturating_pow(attempts.saturating_sub(1).min(10));
+    doubled.min(last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FIRST: Permission = Permission::Now { first: true };
+    const NEXT: Permission = Permission::Now { first: false };
 
     fn owner() -> Owner {
         Owner {
@@ -237,6 +311,7 @@ mod tests {
             configuration: None,
             owner: Some("rs".into()),
             injected: *injected,
+            patched: false,
             created: None,
         };
         pods.iter().map(info).collect()
@@ -250,7 +325,7 @@ mod tests {
     fn the_others_wait_for_the_first_ones_replacement() {
         let now = Instant::now();
         let mut owners = Owners::default();
-        assert_eq!(owners.permission(&owner(), 1, now), Permission::Now);
+        assert_eq!(owners.permission(&owner(), 1, now), FIRST);
         owners.evicted(&owner(), before(), now);
         assert_eq!(
             owners.permission(&owner(), 1, now),
@@ -264,62 +339,124 @@ mod tests {
         let replaced = pods(&[("b", false), ("c", true)]);
         assert_eq!(owners.observe(&owner(), &replaced, 1, now), Some(Replacement::Injected));
         assert_eq!(owners.observe(&owner(), &replaced, 1, now), None, "seen already");
-        assert_eq!(owners.permission(&owner(), 1, now), Permission::Now);
+        assert_eq!(owners.permission(&owner(), 1, now), NEXT);
         owners.evicted(&owner(), before(), now);
-        assert_eq!(owners.permission(&owner(), 1, now), Permission::Now, "no more waiting");
+        assert_eq!(owners.permission(&owner(), 1, now), NEXT, "no more waiting");
         let lacking = owners.observe(&owner(), &pods(&[("c", true), ("d", false)]), 1, now);
-        assert_eq!(
-            lacking,
-            Some(Replacement::Lacking { stopped: false }),
-            "but still watched"
-        );
-    }
-
-    #[test]
-    fn replacements_without_a_sidecar_slow_down_and_then_stop() {
-        let mut now = Instant::now();
-        let mut owners = Owners::default();
-        for (replacement, pause) in [("c", 10), ("d", 20)] {
-            owners.evicted(&owner(), before(), now);
-            let lacking = owners.observe(&owner(), &pods(&[(replacement, false)]), 1, now);
-            assert_eq!(lacking, Some(Replacement::Lacking { stopped: false }));
-            let then = now + Duration::from_secs(pause);
-            assert_eq!(owners.permission(&owner(), 1, now), Permission::NotBefore(then));
-            now = then;
-            assert_eq!(owners.permission(&owner(), 1, now), Permission::Now);
-        }
-        owners.evicted(&owner(), before(), now);
-        let lacking = owners.observe(&owner(), &pods(&[("e", false)]), 1, now);
-        assert_eq!(lacking, Some(Replacement::Lacking { stopped: true }));
-        now += REPLACEMENT_DEADLINE * 100;
+        assert_eq!(lacking, Some(Replacement::Lacking), "but still watched");
         assert_eq!(owners.permission(&owner(), 1, now), Permission::Stopped);
-        assert_eq!(
-            owners.permission(&owner(), 2, now),
-            Permission::Now,
-            "another injector, another try"
-        );
     }
 
     #[test]
-    fn refusals_back_off() {
+    fn what_was_proved_long_ago_is_proved_again() {
         let now = Instant::now();
         let mut owners = Owners::default();
-        for pause in [10, 20, 40, 80, 160, 320, 600, 600] {
-            owners.refused(&owner(), now);
+        owners.evicted(&owner(), before(), now);
+        owners.observe(&owner(), &pods(&[("c", true)]), 1, now);
+        assert_eq!(owners.permission(&owner(), 1, now), NEXT);
+        assert_eq!(owners.permission(&owner(), 1, now + REPLACEMENT_DEADLINE), FIRST);
+    }
+
+    #[test]
+    fn a_replacement_without_a_sidecar_ends_it() {
+        let mut now = Instant::now();
+        let mut owners = Owners::default();
+        for (version, pause) in [(1, 10), (2, 20), (3, 40)] {
+            owners.evicted(&owner(), before(), now);
+            let replacement = format!("c{version}");
+            let lacking = owners.observe(&owner(), &pods(&[(&replacement, false)]), version, now);
+            assert_eq!(lacking, Some(Replacement::Lacking));
+            assert_eq!(owners.held(&owner()), Some(STOPPED));
+            assert_eq!(owners.permission(&owner(), version, now + KEEP), Permission::Stopped);
+            // Another injector, another try, and each after a longer pause.
+            let then = now + Duration::from_secs(pause);
+            assert_eq!(
+                owners.permission(&owner(), version + 1, now),
+                Permission::NotBefore(then)
+            );
+            now = then;
+            assert_eq!(owners.permission(&owner(), version + 1, now), FIRST);
+        }
+    }
+
+    #[test]
+    fn a_later_pod_with_a_sidecar_takes_it_up_again() {
+        let now = Instant::now();
+        let mut owners = Owners::default();
+        owners.evicted(&owner(), before(), now);
+        owners.observe(&owner(), &pods(&[("c", false)]), 1, now);
+        assert_eq!(
+            owners.observe(&owner(), &pods(&[("c", false), ("d", false)]), 1, now),
+            None
+        );
+        let with = pods(&[("c", false), ("e", true)]);
+        assert_eq!(owners.observe(&owner(), &with, 1, now), Some(Replacement::Injected));
+        assert_eq!(owners.permission(&owner(), 1, now), NEXT);
+    }
+
+    #[test]
+    fn an_outage_says_nothing_of_owners() {
+        let now = Instant::now();
+        let mut owners = Owners::default();
+        owners.evicted(&owner(), before(), now);
+        owners.interrupted();
+        assert_eq!(owners.observe(&owner(), &pods(&[("c", false)]), 1, now), None);
+        assert_eq!(owners.permission(&owner(), 1, now), FIRST);
+    }
+
+    #[test]
+    fn refusals_back_off_until_something_changes() {
+        let now = Instant::now();
+        let mut owners = Owners::default();
+        for (pause, news) in [
+            (10, true),
+            (20, false),
+            (40, false),
+            (80, false),
+            (160, false),
+            (320, false),
+            (600, false),
+        ] {
+            assert_eq!(owners.refused(&owner(), "NamespaceNotSelected", 1, now), news);
             let then = now + Duration::from_secs(pause);
             assert_eq!(owners.permission(&owner(), 1, now), Permission::NotBefore(then));
         }
-        owners.evicted(&owner(), before(), now);
-        owners.refused(&owner(), now);
+        assert_eq!(owners.held(&owner()), Some("NamespaceNotSelected"));
+        assert_eq!(owners.permission(&owner(), 2, now), FIRST);
+        assert_eq!(owners.held(&owner()), None);
+        assert!(owners.refused(&owner(), "CaBundleMissing", 2, now));
         owners.expire(now, |_| false);
-        assert_ne!(
-            owners.permission(&owner(), 1, now),
-            Permission::Now,
-            "its replacement may still come"
-        );
+        assert_ne!(owners.permission(&owner(), 2, now), FIRST, "its pods may still come");
         owners.expire(now + KEEP, |_| true);
+        assert_ne!(owners.permission(&owner(), 2, now), FIRST);
         owners.expire(now + KEEP, |_| false);
-        assert_eq!(owners.permission(&owner(), 1, now), Permission::Now);
+        assert_eq!(owners.permission(&owner(), 2, now), FIRST);
+    }
+
+    #[test]
+    fn a_budget_is_told_of_once_after_a_minute_without_progress() {
+        let start = Instant::now();
+        let mut owners = Owners::default();
+        let mut now = start;
+        let mut told = Vec::new();
+        while now < start + Duration::from_secs(180) {
+            if owners.blocked(&owner(), 1, now) {
+                told.push(now - start);
+            }
+            // A change of the webhook gives no budget any room.
+            let Permission::NotBefore(then) = owners.permission(&owner(), 2, now) else {
+                panic!("a pause");
+            };
+            assert!(then - now <= BUDGET_BACKOFF.1);
+            now = then;
+        }
+        assert_eq!(told, [PATIENCE]);
+        owners.evicted(&owner(), before(), now);
+        assert!(!owners.blocked(&owner(), 1, now));
+        assert!(
+            owners.blocked(&owner(), 1, now + PATIENCE),
+            "that was progress, and this is another stall"
+        );
     }
 
     #[test]
@@ -330,6 +467,6 @@ mod tests {
         assert_eq!(owners.awaiting(now), [owner()]);
         let later = now + REPLACEMENT_DEADLINE;
         assert!(owners.awaiting(later).is_empty());
-        assert_eq!(owners.permission(&owner(), 1, later), Permission::Now);
+        assert_eq!(owners.permission(&owner(), 1, later), FIRST);
     }
 }

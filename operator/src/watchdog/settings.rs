@@ -12,8 +12,6 @@ pub struct Settings {
     pub per_minute: i64,
     /// Whether pods that have a sidecar are labelled.
     pub can_label: bool,
-    /// Where the injector is.
-    pub control_plane_namespace: String,
 }
 
 /// How long.

@@ -7,9 +7,11 @@ use kube::{
     Api, Client, Resource,
     api::{ListParams, Patch, PatchParams},
 };
+use outrigger_core::SpiffeId;
 use outrigger_crds::status::ConditionType;
 use outrigger_operator::{
     core::{Core, Features},
+    injections::{self, Injections},
     kinds::Indexes,
     metrics::Metrics,
     scope::Scope,
@@ -47,10 +49,14 @@ pub(crate) struct Operator {
 
 impl Operator {
     pub(crate) async fn start(prefix: &str, features: impl FnOnce(&str) -> Features) -> Self {
+        let namespace = ApiServer::shared().await.namespace(prefix).await.unwrap();
+        Self::start_in_namespace(namespace, features).await
+    }
+
+    pub(crate) async fn start_in_namespace(namespace: String, features: impl FnOnce(&str) -> Features) -> Self {
         let api_server = ApiServer::shared().await;
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/dapr/crds");
         api_server.apply_crds(&crds).await.unwrap();
-        let namespace = api_server.namespace(prefix).await.unwrap();
         let clients = client::clients(Some(&api_server.kubeconfig()), true).await.unwrap();
         Self::start_in(namespace, clients, features).await
     }
@@ -91,6 +97,11 @@ impl Operator {
 
     pub(crate) async fn plain(prefix: &str) -> Self {
         Self::start(prefix, |_| Features::default()).await
+    }
+
+    /// The service that injectors with this identity call. Nobody writes the Events.
+    pub(crate) fn injections(&self, injector: SpiffeId) -> (Injections, injections::Writer) {
+        self.core.injections(injector)
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -203,12 +214,7 @@ impl Operator {
     pub(crate) async fn restart(self) -> Self {
         let (namespace, clients) = (self.namespace.clone(), self.clients.clone());
         self.stop().await;
-        Self::start_in(namespace, clients, |_| Features {
-            trust: None,
-            services: None,
-            watchdog: None,
-        })
-        .await
+        Self::start_in(namespace, clients, |_| Features::default()).await
     }
 
     pub(crate) async fn stop(self) {

@@ -26,7 +26,8 @@ async fn refusals_become_events_on_the_owner_or_on_the_pod() {
         metrics.kubernetes_events.clone(),
     ));
     let injector = "spiffe://cluster.local/ns/dapr-system/dapr-injector".parse().unwrap();
-    let (injections, writer) = Injections::new(injector, client.clone(), events, Scope::new(&namespace), metrics);
+    let (scope, refusals) = (Scope::new(&namespace), Arc::default());
+    let (injections, writer) = Injections::new(injector, client.clone(), events, scope, refusals, metrics);
     tokio::spawn(writer.run());
 
     let told = |pod: &str, reason: &str| Refusal {

@@ -1,139 +1,239 @@
 //! Pods that lack their sidecar.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::{
-    ByteString,
-    api::{
-        admissionregistration::v1::MutatingWebhookConfiguration,
-        apps::v1::{Deployment, ReplicaSet},
-        core::v1::Pod,
-    },
+    api::{apps::v1::ReplicaSet, core::v1::Pod, policy::v1::PodDisruptionBudget},
+    apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use outrigger_operator::{core::Features, watchdog};
-use serde_json::json;
+use outrigger_testkit::ApiServer;
+use serde_json::{Value, json};
 
-use crate::{fixture::Operator, support::eventually};
+use crate::{
+    fixture::Operator,
+    stand_in::{Answer, Injector},
+    support::eventually,
+};
+
+/// An operator with its watchdog, an injector that is not registered yet, and an owner of pods that no controller looks after.
+struct Shop {
+    operator: Operator,
+    injector: Injector,
+    owner: ReplicaSet,
+}
+
+impl Shop {
+    async fn open(prefix: &str, mode: watchdog::Mode) -> Self {
+        let server = ApiServer::shared().await;
+        let namespace = server.namespace(prefix).await.unwrap();
+        let injector = Injector::start(server.client(), &namespace).await;
+        injector.unregister().await;
+        let settings = injector.settings();
+        let operator = Operator::start_in_namespace(namespace, |_| Features {
+            missing: Some(settings),
+            watchdog: Some(watchdog::Settings {
+                mode,
+                per_minute: 0,
+                can_label: true,
+            }),
+            ..Features::default()
+        })
+        .await;
+        let template = json!({
+            "metadata": {"labels": {"app": "cart"}},
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        let owner = json!({"spec": {"selector": {"matchLabels": {"app": "cart"}}, "template": template}});
+        let owner = operator.apply::<ReplicaSet>("cart", owner).await;
+        Self {
+            operator,
+            injector,
+            owner,
+        }
+    }
+
+    /// As the owner's controller would.
+    async fn create(&self, name: &str, change: impl FnOnce(&mut Value)) -> Pod {
+        let mut pod = json!({
+            "metadata": {
+                "name": name, "labels": {"app": "cart"},
+                "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": "cart"},
+                "ownerReferences": [self.owner.controller_owner_ref(&()).unwrap()],
+            },
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        change(&mut pod);
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        self.operator
+            .api::<Pod>()
+            .create(&PostParams::default(), &pod)
+            .await
+            .unwrap()
+    }
+
+    async fn pods(&self) -> BTreeSet<String> {
+        let list = self.operator.api::<Pod>().list(&ListParams::default()).await.unwrap();
+        list.items.iter().map(ResourceExt::name_any).collect()
+    }
+
+    fn count(&self, action: &str, reason: &str) -> f64 {
+        let labels = [("action", action), ("reason", reason)];
+        self.operator.metric("dapr_operator_watchdog_pods_total", &labels)
+    }
+
+    async fn until_counted(&self, action: &str, reason: &str, times: f64) {
+        let what = format!("{action} for {reason} {times} times");
+        eventually(&what, || async { (self.count(action, reason) >= times).then_some(()) }).await;
+    }
+
+    async fn until_gone(&self, count: usize, of: &[&str]) {
+        eventually(&format!("{count} of {of:?} gone"), || async {
+            let left = self.pods().await;
+            let gone = of.iter().filter(|name| !left.contains(**name)).count();
+            (gone >= count).then_some(())
+        })
+        .await;
+    }
+
+    async fn note(&self, name: &str, part: &str) {
+        let what = format!("an Event about {name} with {part:?}");
+        eventually(&what, || async {
+            let notes = self.operator.notes(name).await;
+            notes.iter().any(|note| note.contains(part)).then_some(())
+        })
+        .await;
+    }
+
+    async fn close(self) {
+        self.injector.unregister().await;
+        self.operator.stop().await;
+    }
+}
+
+/// Only a watch can be quicker than this.
+const HOURLY: watchdog::Mode = watchdog::Mode::Every(Duration::from_secs(3600));
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has_a_sidecar() {
-    let operator = Operator::start("watchdog", |namespace| Features {
-        watchdog: Some(watchdog::Settings {
-            mode: watchdog::Mode::Every(Duration::from_secs(1)),
-            per_minute: 0,
-            can_label: true,
-            control_plane_namespace: namespace.to_owned(),
-        }),
-        ..Features::default()
-    })
-    .await;
-    let template = json!({
-        "metadata": {"labels": {"app": "cart"}},
-        "spec": {"containers": [{"name": "app", "image": "app"}]},
-    });
-    let owner = json!({"spec": {"selector": {"matchLabels": {"app": "cart"}}, "template": template}});
-    let owner = operator.apply::<ReplicaSet>("cart", owner).await;
-    let pods = operator.api::<Pod>();
-    let pod = |name: &str, owned: bool, injected: bool| {
-        let mut pod = json!({
-            "metadata": {"name": name, "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": "cart"}},
-            "spec": {"containers": [{"name": "app", "image": "app"}]},
-        });
-        if owned {
-            pod["metadata"]["ownerReferences"] = json!([owner.controller_owner_ref(&()).unwrap()]);
-        }
-        if injected {
-            pod["metadata"]["labels"] = json!({"dapr.io/sidecar-injected": "true"});
-        }
-        serde_json::from_value::<Pod>(pod).unwrap()
-    };
-    let create = async |pod: Pod| pods.create(&PostParams::default(), &pod).await.unwrap();
-    create(pod("cart-1", true, false)).await;
-    create(pod("cart-2", true, false)).await;
-    create(pod("bare", false, false)).await;
-    let mut with_sidecar = pod("labelled", true, false);
-    let mut container = with_sidecar.spec.as_ref().unwrap().containers[0].clone();
-    container.name = "daprd".into();
-    with_sidecar.spec.as_mut().unwrap().containers.push(container);
-    create(with_sidecar).await;
+    let shop = Shop::open("watchdog", HOURLY).await;
+    let pods = shop.operator.api::<Pod>();
+    shop.create("cart-1", |_| {}).await;
+    shop.create("cart-2", |_| {}).await;
+    shop.create("bare", |pod| pod["metadata"]["ownerReferences"] = json!([]))
+        .await;
+    let daprd = json!([{"name": "app", "image": "app"}, {"name": "daprd", "image": "daprd"}]);
+    shop.create("labelled", |pod| pod["spec"]["containers"] = daprd).await;
+    shop.create("finished", |_| {}).await;
+    let succeeded = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+    pods.patch_status("finished", &PatchParams::default(), &succeeded)
+        .await
+        .unwrap();
 
-    // Nothing is evicted while no injector is ready.
-    let evicted = || operator.metric("dapr_operator_watchdog_pods_total", &[("action", "evicted")]);
-    let held = || operator.metric("dapr_operator_watchdog_pods_total", &[("action", "held")]);
-    eventually("holding back", || async { (held() > 0.0).then_some(()) }).await;
-    assert_eq!(evicted(), 0.0);
+    // Nothing is evicted while nobody would inject.
+    shop.until_counted("held", "WebhookMissing", 1.0).await;
+    assert_eq!(shop.count("evicted", "no_sidecar"), 0.0);
+    let held = || {
+        shop.operator
+            .metric("dapr_operator_watchdog_held_pods", &[("reason", "WebhookMissing")])
+    };
+    eventually("the gauge", || async { (held() >= 2.0).then_some(()) }).await;
     let labelled = async || {
         let labels = pods.get("labelled").await.unwrap();
         labels.labels().contains_key("dapr.io/watchdog-patched").then_some(())
     };
     eventually("the label", &labelled).await;
-    let note = eventually("an Event", || async { operator.notes("bare").await.pop() }).await;
-    assert!(note.starts_with("the pod has no sidecar, and no controller"), "{note}");
-
-    let webhooks: Api<MutatingWebhookConfiguration> = Api::all(operator.client.clone());
-    // It calls nobody: no operation matches.
-    let webhook = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": "dapr-sidecar-injector"},
-        "webhooks": [{
-            "name": "sidecar-injector.dapr.io", "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": [],
-            "clientConfig": {"url": "https://127.0.0.1:1/mutate", "caBundle": authority()},
-        }],
-    });
-    let params = PatchParams::apply("test").force();
-    webhooks
-        .patch("dapr-sidecar-injector", &params, &Patch::Apply(&webhook))
-        .await
-        .unwrap();
-    let injector = json!({
-        "metadata": {"labels": {"app": "dapr-sidecar-injector"}},
-        "spec": {"selector": {"matchLabels": {"app": "cart"}}, "template": template},
-    });
-    operator.apply::<Deployment>("dapr-sidecar-injector", injector).await;
-    let ready = Patch::Merge(json!({"status": {"replicas": 1, "readyReplicas": 1}}));
-    let deployments = operator.api::<Deployment>();
-    deployments
-        .patch_status("dapr-sidecar-injector", &PatchParams::default(), &ready)
-        .await
-        .unwrap();
+    shop.note("bare", "no controller that would create it anew").await;
 
     // No kubelet runs, so an evicted pod that was never scheduled is gone at once.
-    let remaining = async || {
-        let list = pods.list(&ListParams::default()).await.unwrap();
-        let names: Vec<_> = list.items.iter().map(ResourceExt::name_any).collect();
-        ["cart-1", "cart-2"]
-            .into_iter()
-            .filter(|name| names.iter().any(|other| other == name))
-            .collect::<Vec<_>>()
-    };
-    eventually("the first eviction", || async {
-        (remaining().await.len() == 1).then_some(())
-    })
-    .await;
-    assert_eq!(evicted(), 1.0);
-    create(pod("cart-3", true, true)).await;
-    eventually("the second eviction", || async {
-        remaining().await.is_empty().then_some(())
-    })
-    .await;
-    assert_eq!(evicted(), 2.0);
+    shop.injector.register(|_| {}).await;
+    shop.until_gone(1, &["cart-1", "cart-2"]).await;
+    assert_eq!(shop.count("evicted", "no_sidecar"), 1.0, "the others wait");
+    assert_eq!(held(), 0.0);
+    let (user, dry_run) = shop.injector.asked.lock().last().cloned().unwrap();
     assert_eq!(
-        operator.metric("dapr_operator_watchdog_pods_total", &[("reason", "injected")]),
-        1.0
+        (&*user, dry_run),
+        ("system:serviceaccount:kube-system:replicaset-controller", true)
     );
-    assert!(
-        pods.get_opt("bare").await.unwrap().is_some(),
-        "nobody would create it anew"
-    );
-    operator.stop().await;
+
+    let replacement = shop.create("cart-3", |_| {}).await;
+    assert!(replacement.labels().contains_key("dapr.io/sidecar-injected"));
+    shop.until_gone(2, &["cart-1", "cart-2"]).await;
+    assert_eq!(shop.count("replaced", "injected"), 1.0);
+    let left = shop.pods().await;
+    for kept in ["bare", "labelled", "finished", &replacement.name_any()] {
+        assert!(left.contains(kept), "{kept} is not to be touched: {left:?}");
+    }
+    shop.close().await;
 }
 
-/// A PEM certificate, which the API server insists on.
-fn authority() -> ByteString {
-    let pem = outrigger_testkit::certs::Authority::new("test").unwrap().pem();
-    ByteString(pem.into_bytes())
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_without_a_sidecar_stops_it() {
+    let shop = Shop::open("watchdog-stops", HOURLY).await;
+    // The dry run promises what the real review does not keep: only the operator can reach it.
+    shop.injector
+        .register(|webhook| webhook["matchConditions"] = json!([]))
+        .await;
+    *shop.injector.answer.lock() = Answer::Warn("no Dapr sidecar: not today");
+    for name in ["cart-1", "cart-2"] {
+        let pod = shop.create(name, |_| {}).await;
+        assert!(!pod.labels().contains_key("dapr.io/sidecar-injected"));
+    }
+    shop.until_counted("refused", "InjectorRefuses", 1.0).await;
+    shop.note("cart", "no Dapr sidecar: not today").await;
+    assert_eq!(shop.count("evicted", "no_sidecar"), 0.0);
+
+    *shop.injector.answer.lock() = Answer::Inject;
+    // Any change of the registration is worth another try.
+    shop.injector
+        .register(|webhook| webhook["timeoutSeconds"] = 5.into())
+        .await;
+    shop.until_gone(1, &["cart-1", "cart-2"]).await;
+    *shop.injector.answer.lock() = Answer::Warn("no Dapr sidecar: not any more");
+    shop.create("cart-3", |_| {}).await;
+    shop.until_counted("replaced", "lacking", 1.0).await;
+    shop.note("cart", "its replacement got none either").await;
+    let labels = [("reason", "ReplacementWithoutSidecar")];
+    let stopped = || shop.operator.metric("dapr_operator_watchdog_held_pods", &labels);
+    eventually("the gauge", || async { (stopped() == 2.0).then_some(()) }).await;
+    assert_eq!(shop.count("evicted", "no_sidecar"), 1.0);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_ends_after_a_full_pass_and_budgets_hold() {
+    let shop = Shop::open("watchdog-once", watchdog::Mode::Once).await;
+    let budget = json!({"spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "cart"}}}});
+    let budget = shop.operator.apply::<PodDisruptionBudget>("cart-budget", budget).await;
+    assert_eq!(budget.spec.unwrap().min_available, Some(IntOrString::Int(1)));
+    // No controller computes it: without a status nothing is allowed. Only a running pod is protected.
+    shop.create("cart-1", |_| {}).await;
+    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    let pods = shop.operator.api::<Pod>();
+    pods.patch_status("cart-1", &PatchParams::default(), &Patch::Merge(ready))
+        .await
+        .unwrap();
+    let observed = json!({"status": {
+        "observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1,
+    }});
+    let budgets = shop.operator.api::<PodDisruptionBudget>();
+    budgets
+        .patch_status("cart-budget", &PatchParams::default(), &Patch::Merge(observed))
+        .await
+        .unwrap();
+    shop.injector.register(|_| {}).await;
+    shop.until_counted("refused", "disruption_budget", 1.0).await;
+    let blocked = || {
+        shop.operator
+            .metric("dapr_operator_watchdog_held_pods", &[("reason", "DisruptionBudget")])
+    };
+    eventually("the gauge", || async { (blocked() == 1.0).then_some(()) }).await;
+    assert!(shop.pods().await.contains("cart-1"));
+    // It ended: a budget that gives way changes nothing any more.
+    assert_eq!(shop.count("refused", "disruption_budget"), 1.0);
+    shop.close().await;
 }

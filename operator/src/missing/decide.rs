@@ -1,0 +1,241 @@
+//! Why a pod has no sidecar. No I/O.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use outrigger_core::annotations;
+use outrigger_proto::outrigger::operator::v1::Refusal;
+
+use super::{
+    admission::{Admission, Seen},
+    matching::{self, Namespace},
+    reason::{Finding, Reason},
+    review::Verdict,
+};
+
+/// On the copies of static pods that the kubelet puts into the API server.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// What the pod itself says, whoever was asked: no other answer would have given it a sidecar.
+pub(super) fn by_pod(pod: &Pod) -> Option<Finding> {
+    let annotated = |key: &str| pod.annotations().get(key).map(String::as_str);
+    if annotated(MIRROR).is_some() || controller(pod).is_some_and(|owner| owner.kind == "Node") {
+        let why = "the pod is a static pod: the kubelet runs it from a file, and nothing that is added here reaches it";
+        return Some(Finding::new(Reason::StaticPod, why));
+    }
+    // No white space around it either.
+    let enabled = annotated(annotations::ENABLED).unwrap_or_default();
+    if !enabled.eq_ignore_ascii_case("true") {
+        let why = format!(
+            "annotation {} is {enabled:?}, and only \"true\" asks for one",
+            annotations::ENABLED
+        );
+        return Some(Finding::new(Reason::SidecarNotEnabled, why));
+    }
+    if has_sidecar(pod) {
+        let why = "the pod has a container named daprd already, and gets no second one";
+        return Some(Finding::new(Reason::ContainerNamedDaprd, why));
+    }
+    None
+}
+
+/// What an injector told of the pod.
+pub(super) fn by_report(report: &Refusal) -> Option<Finding> {
+    let reason = Reason::told(&report.reason)?;
+    let note = report.message.clone();
+    Some(Finding { reason, note })
+}
+
+/// Why the injector was not asked, as far as the cluster's state tells. `control_plane` is the control plane's namespace,
+/// `anchors` are its trust anchors.
+pub(super) fn by_cluster(
+    pod: &Pod,
+    namespace: &Namespace,
+    admission: &Admission,
+    control_plane: &str,
+    anchors: &[Vec<u8>],
+) -> Option<Finding> {
+    let webhook = match admission.webhook() {
+        Ok(webhook) => webhook,
+        Err(finding) => return Some(finding),
+    };
+    let unselected = matching::unselected(webhook, pod, namespace, control_plane);
+    match unselected {
+        // It may be met: what certainly stands in the way comes first.
+        Some(finding) if finding.reason == Reason::MatchConditionNotMet => {
+            Some(admission.outage(control_plane, anchors).unwrap_or(finding))
+        }
+        Some(finding) => Some(finding),
+        None => older_than_webhook(pod, admission).or_else(|| admission.outage(control_plane, anchors)),
+    }
+}
+
+fn older_than_webhook(pod: &Pod, admission: &Admission) -> Option<Finding> {
+    let Seen::Present(configuration) = &admission.registration else {
+        return None;
+    };
+    let (pod, webhook) = (pod.creation_timestamp()?.0, configuration.creation_timestamp()?.0);
+    (pod < webhook).then(|| {
+        let why = format!("the pod was created at {pod}, before the webhook at {webhook}; replace the pod");
+        Finding::new(Reason::PodOlderThanWebhook, why)
+    })
+}
+
+/// What a dry run tells of a pod that should have been injected.
+pub(super) fn by_review(verdict: &Verdict) -> Finding {
+    match verdict {
+        Verdict::Injects => Finding::new(
+            Reason::InjectorMissedPod,
+            "the injector did not answer in time when the pod was created, and failure policy Ignore let it through; it would \
+             inject it now: replace the pod",
+        ),
+        Verdict::Refuses(why) => Finding {
+            reason: Reason::InjectorRefuses,
+            note: why.clone(),
+        },
+        Verdict::Failed(why) => Finding::new(
+            Reason::InjectorFailed,
+            format!("the injector does not answer as it should: {why}"),
+        ),
+        Verdict::Unreachable(why) => Finding::new(
+            Reason::InjectorUnreachable,
+            format!("the injector cannot be reached through its Service: {why}"),
+        ),
+    }
+}
+
+/// Also an old name of the sidecar, native or not.
+pub(crate) fn has_sidecar(pod: &Pod) -> bool {
+    let spec = pod.spec.iter();
+    let mut containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    containers.any(|container| container.name == annotations::SIDECAR_CONTAINER)
+}
+
+/// The owner that manages the pod.
+pub(crate) fn controller(pod: &Pod) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference> {
+    pod.owner_references()
+        .iter()
+        .find(|owner| owner.controller == Some(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::missing::admission::tests::{admission, anchors};
+
+    fn pod(change: impl FnOnce(&mut Value)) -> Pod {
+        let mut pod = json!({
+            "metadata": {
+                "name": "cart-1", "namespace": "shop", "creationTimestamp": "2026-02-02T00:00:00Z",
+                "annotations": {"dapr.io/enabled": "true"},
+            },
+            "spec": {"containers": [{"name": "app"}]},
+        });
+        change(&mut pod);
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn own(change: impl FnOnce(&mut Value)) -> Option<Reason> {
+        by_pod(&pod(change)).map(|finding| finding.reason)
+    }
+
+    #[test]
+    fn some_pods_would_never_get_one() {
+        assert_eq!(own(|_| {}), None);
+        assert_eq!(
+            own(|pod| pod["metadata"]["annotations"]["dapr.io/enabled"] = "TRUE".into()),
+            None
+        );
+        for value in ["yes", "1", " true", "on"] {
+            let found = own(|pod| pod["metadata"]["annotations"]["dapr.io/enabled"] = value.into());
+            assert_eq!(found, Some(Reason::SidecarNotEnabled), "{value:?}");
+        }
+        for list in ["containers", "initContainers"] {
+            let found = own(|pod| pod["spec"][list] = json!([{"name": "daprd"}]));
+            assert_eq!(found, Some(Reason::ContainerNamedDaprd));
+        }
+        let mirror = own(|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "x".into());
+        assert_eq!(mirror, Some(Reason::StaticPod));
+        let node = json!([{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "n", "controller": true}]);
+        assert_eq!(
+            own(|pod| pod["metadata"]["ownerReferences"] = node),
+            Some(Reason::StaticPod)
+        );
+    }
+
+    #[test]
+    fn what_the_injector_told_is_told_in_its_words() {
+        let report = |reason: &str| Refusal {
+            reason: reason.into(),
+            message: "no Dapr sidecar: why".into(),
+            ..Refusal::default()
+        };
+        let told = by_report(&report("CreatorNotAllowed")).unwrap();
+        assert_eq!(
+            (told.reason, &*told.note),
+            (Reason::CreatorNotAllowed, "no Dapr sidecar: why")
+        );
+        assert_eq!(by_report(&report("Tomorrow")), None);
+    }
+
+    #[test]
+    fn the_clusters_state_is_judged_from_the_outside_in() {
+        let namespace = |name: &str| Namespace {
+            name: name.into(),
+            labels: Some([("kubernetes.io/metadata.name".to_owned(), name.to_owned())].into()),
+        };
+        let judge = |pod: &Pod, space: &str, admission: &Admission| {
+            let found = by_cluster(pod, &namespace(space), admission, "dapr-system", &anchors());
+            found.map(|finding| finding.reason)
+        };
+        let healthy = admission(|_| {});
+        assert_eq!(judge(&pod(|_| {}), "shop", &healthy), None);
+        let broken = admission(|c| c["webhooks"][0]["clientConfig"]["caBundle"] = Value::Null);
+        assert_eq!(judge(&pod(|_| {}), "shop", &broken), Some(Reason::CaBundleMissing));
+        assert_eq!(
+            judge(&pod(|_| {}), "kube-system", &broken),
+            Some(Reason::NamespaceExcluded)
+        );
+        let older = pod(|pod| pod["metadata"]["creationTimestamp"] = "2025-12-31T23:59:59Z".into());
+        assert_eq!(judge(&older, "shop", &healthy), Some(Reason::PodOlderThanWebhook));
+        assert_eq!(
+            judge(&older, "kube-system", &healthy),
+            Some(Reason::NamespaceExcluded),
+            "a new one would get none either"
+        );
+
+        let theirs = |broken: bool| {
+            admission(|c| {
+                let webhook = &mut c["webhooks"][0];
+                webhook["matchConditions"] = json!([{"name": "theirs", "expression": "true"}]);
+                if broken {
+                    webhook["clientConfig"]["caBundle"] = Value::Null;
+                }
+            })
+        };
+        assert_eq!(
+            judge(&pod(|_| {}), "shop", &theirs(false)),
+            Some(Reason::MatchConditionNotMet)
+        );
+        assert_eq!(
+            judge(&pod(|_| {}), "shop", &theirs(true)),
+            Some(Reason::CaBundleMissing)
+        );
+    }
+
+    #[test]
+    fn a_dry_run_has_the_last_word() {
+        let cases = [
+            (Verdict::Injects, Reason::InjectorMissedPod),
+            (Verdict::Refuses("no Dapr sidecar: why".into()), Reason::InjectorRefuses),
+            (Verdict::Failed("500".into()), Reason::InjectorFailed),
+            (Verdict::Unreachable("refused".into()), Reason::InjectorUnreachable),
+        ];
+        for (verdict, reason) in cases {
+            let finding = by_review(&verdict);
+            assert_eq!(finding.reason, reason);
+            assert!(finding.note.starts_with("no Dapr sidecar: "), "{}", finding.note);
+        }
+    }
+}
