@@ -9,7 +9,7 @@ use kube::{
 };
 use outrigger_crds::status::ConditionType;
 use outrigger_operator::{
-    core::{Core, Features},
+    core::{Core, Features, Services},
     kinds::Indexes,
     metrics::Metrics,
     scope::Scope,
@@ -201,14 +201,23 @@ impl Operator {
 
     /// Ends it and starts another one, which knows nothing.
     pub(crate) async fn restart(self) -> Self {
-        let (namespace, clients) = (self.namespace.clone(), self.clients.clone());
-        self.stop().await;
-        Self::start_in(namespace, clients, |_| Features {
-            trust: None,
-            services: None,
-            watchdog: None,
+        self.restart_as(Features::default()).await
+    }
+
+    /// As [`Operator::restart`], and keeps Services.
+    pub(crate) async fn restart_with(self, services: Services) -> Self {
+        let services = Some(services);
+        self.restart_as(Features {
+            services,
+            ..Features::default()
         })
         .await
+    }
+
+    async fn restart_as(self, features: Features) -> Self {
+        let (namespace, clients) = (self.namespace.clone(), self.clients.clone());
+        self.stop().await;
+        Self::start_in(namespace, clients, |_| features).await
     }
 
     pub(crate) async fn stop(self) {
