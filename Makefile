@@ -28,7 +28,7 @@ define timed
 	@start=$$SECONDS; printf '==> %s\n' "$(1)"; $(2); printf '==> %s: %d s\n' "$(1)" "$$((SECONDS - start))"
 endef
 
-.PHONY: help demo test test-unit test-api test-cluster rotations rotations-pods races outages upstream-encoder prove bench bench-signing bench-fanout fuzz lint check generate kubernetes cluster cluster-down images tools prepared-cache
+.PHONY: help demo test test-unit test-api test-cluster rotations rotations-pods races outages upstream-encoder prove bench bench-signing bench-fanout bench-admission fuzz lint check generate kubernetes cluster cluster-down images tools prepared-cache
 
 help: ## List the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,7 +66,7 @@ upstream-encoder: kubernetes ## Upstream's own encoder judges what sidecars are 
 prove: rotations rotations-pods races outages upstream-encoder ## What is too long for CI: all of these, and the cluster suite REPEAT times (default 5)
 	@for round in $$(seq 1 $(or $(REPEAT),5)); do echo "==> round $$round"; $(MAKE) --no-print-directory test-cluster; done
 
-bench: kubernetes images bench-signing bench-fanout ## Memory, the way of an edit, certificates, streams, rules; each beside the API server's own time
+bench: kubernetes images bench-signing bench-fanout bench-admission ## Memory, the way of an edit, certificates, streams, reviews, rules; each beside the API server's own time
 	@cargo run $(CARGO_FLAGS) --quiet -p outrigger-crds --example apply-bench
 	@$(CARGO_TARGET_DIR)/debug/bench
 
@@ -78,6 +78,10 @@ bench-signing: kubernetes ## Certificates a second, and storms of sidecars that 
 bench-fanout: kubernetes ## An edit on its way to 100, 1000, 2000 and 5000 sidecars, and what they cost the operator
 	@cargo build $(CARGO_FLAGS) --quiet --release -p outrigger-e2e --bin bench
 	@$(CARGO_TARGET_DIR)/release/bench fanout
+
+bench-admission: kubernetes ## Admission reviews a second, and what they cost the injector
+	@cargo build $(CARGO_FLAGS) --quiet --release -p outrigger-e2e --bin bench
+	@$(CARGO_TARGET_DIR)/release/bench admission
 
 # With the pinned compiler: its coverage flags are all that fuzzing needs of a nightly one. New inputs stay in the cache, and are
 # where the next run goes on from.

@@ -1,6 +1,7 @@
 //! Measurements on a real cluster. Machines differ and are noisy: what counts is each figure beside the API server's own, taken
 //! in the same run.
 
+pub mod admission;
 pub mod fanout;
 mod process;
 pub mod signing;
@@ -104,6 +105,13 @@ fn percentiles(mut values: Vec<Duration>) -> (Duration, Duration) {
     values.sort();
     let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
     (at(0.5), at(0.95))
+}
+
+/// The value that this share of sorted ones is not above, in milliseconds.
+fn milliseconds(sorted: &[Duration], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    let at = (last as f64 * share).round() as usize;
+    sorted.get(at).map_or(f64::NAN, |value| value.as_secs_f64() * 1e3)
 }
 
 fn print_row(what: &str, (median, p95): (Duration, Duration)) {

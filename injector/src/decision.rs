@@ -69,6 +69,7 @@ impl Outcome {
         match self {
             Self::Injected => "injected",
             Self::NotAPod => "not_a_pod",
+            Self::NotCreated => "not_created",
             Self::NotEnabled => "not_enabled",
             Self::NotAllowed => "not_allowed",
             Self::AlreadyInjected => "already_injected",
@@ -83,6 +84,8 @@ pub enum Outcome {
     Injected,
     /// The review is not about a pod.
     NotAPod,
+    /// The pod exists already, and what runs in a pod is fixed when it is created.
+    NotCreated,
     NotEnabled,
     /// The requester may not have pods injected.
     NotAllowed,
@@ -94,7 +97,17 @@ pub enum Outcome {
 /// Decides a review.
 pub fn decide(request: &Request<'_>, context: Context<'_>) -> Decision {
     if request.kind.kind != "Pod" {
-        return plain(Answer::Allowed, Outcome::NotAPod, String::new());
+        return Decision {
+            warnings: vec![warnings::not_a_pod(&request.kind.kind)],
+            ..plain(Answer::Allowed, Outcome::NotAPod, String::new())
+        };
+    }
+    // Upstream does not look at the operation, and an update with its patch is refused by the API server.
+    if !matches!(&*request.operation, "" | "CREATE") {
+        return Decision {
+            warnings: vec![warnings::not_created(&request.operation)],
+            ..plain(Answer::Allowed, Outcome::NotCreated, String::new())
+        };
     }
     let pod = match request.object {
         Some(object) => Pod::decode(object.get()).map_err(|error| error.to_string()),
@@ -125,7 +138,7 @@ fn strictly(decision: Decision) -> Decision {
 /// Who asked for a sidecar, or seems to have, and gets none.
 fn refusal(pod: &Pod, namespace: &str, decision: &Decision) -> Option<Refusal> {
     let reason = match decision.outcome {
-        Outcome::Injected | Outcome::NotAPod => return None,
+        Outcome::Injected | Outcome::NotAPod | Outcome::NotCreated => return None,
         Outcome::NotEnabled | Outcome::AlreadyInjected if decision.warnings.is_empty() => return None,
         Outcome::NotEnabled => "SidecarNotEnabled",
         Outcome::AlreadyInjected => "ContainerNamedDaprd",

@@ -126,6 +126,7 @@ impl Metrics {
                 skipped("not_a_pod");
                 self.failed(app_id, Failure::PodPatch);
             }
+            Outcome::NotCreated => skipped("not_created"),
             Outcome::NotAllowed => {
                 skipped("requester_not_allowed");
                 self.failed(app_id, Failure::PodPatch);

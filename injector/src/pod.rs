@@ -98,7 +98,11 @@ impl Pod {
     /// # Errors
     /// Names the field that is not what a Pod has there.
     pub fn decode(json: &str) -> Result<Self, serde_path_to_error::Error<serde_json::Error>> {
-        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json))
+        // Keeping track of the path costs more than the rest, and only a mistake needs it.
+        match serde_json::from_str(json) {
+            Ok(pod) => Ok(pod),
+            Err(_) => serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json)),
+        }
     }
 
     /// The app id: the annotation, else the pod's name, which pods made from a template do not have yet.

@@ -19,6 +19,7 @@ use outrigger_identity::Anchors;
 use outrigger_process::{
     health::Target,
     kubernetes::{
+        access::{Objects, granted},
         client::Clients,
         pace::{Pace, backoff},
         watch::{Change, changes},
@@ -57,11 +58,27 @@ enum Seen {
 impl Registration {
     /// Heals the bundle until `stop`. With upstream's grants, which have no watch, it is written every half minute instead.
     pub async fn run(self, stop: CancellationToken) {
-        let watched: Api<MutatingWebhookConfiguration> = Api::all(self.clients.watches.clone());
-        let only = watcher::Config::default().fields(&format!("metadata.name={SIDECAR_INJECTOR}"));
         tokio::select! {
             () = stop.cancelled() => {}
-            () = async { self.heal(changes(watched, only)).await; self.write_blindly().await } => {}
+            () = self.run_for_ever() => {}
+        }
+    }
+
+    async fn run_for_ever(&self) {
+        let this = Objects {
+            namespace: None,
+            name: Some(SIDECAR_INJECTOR),
+        };
+        loop {
+            let watched: Api<MutatingWebhookConfiguration> = Api::all(self.clients.watches.clone());
+            let only = watcher::Config::default().fields(&format!("metadata.name={SIDECAR_INJECTOR}"));
+            self.heal(changes(watched, only)).await;
+            tokio::select! {
+                () = granted::<MutatingWebhookConfiguration>(&self.clients.calls, this) => {
+                    tracing::info!(object = SIDECAR_INJECTOR, "the webhook's registration may be watched now");
+                }
+                () = self.write_blindly() => {}
+            }
         }
     }
 

@@ -109,7 +109,7 @@ impl Reply {
     /// Never in practice: all parts have string keys and finite numbers.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let patch = match &self.answer {
-            Answer::Patched(operations) => Some(BASE64_STANDARD.encode(serde_json::to_vec(operations)?)),
+            Answer::Patched(operations) => Some(BASE64_STANDARD.encode(operations.as_json())),
             _ => None,
         };
         #[derive(Serialize)]
@@ -195,7 +195,7 @@ mod tests {
                                 "auditAnnotations": {"outcome": "injected"}}})
         );
         let mut operations = Operations::default();
-        operations.add("/a", 1);
+        operations.add("/a", &1);
         let patched = encoded(Answer::Patched(operations), vec![], Types::default());
         assert_eq!(patched["response"]["patchType"], "JSONPatch");
         assert_eq!(

@@ -53,6 +53,21 @@ pub fn not_allowed(username: &str) -> String {
     }
 }
 
+/// Somebody registered the webhook for more than pods.
+pub fn not_a_pod(kind: &str) -> String {
+    format!(
+        "the sidecar injector was asked about {kind:?} and acts on pods only: see the rules of its MutatingWebhookConfiguration"
+    )
+}
+
+/// Somebody registered the webhook for more than the creation of pods.
+pub fn not_created(operation: &str) -> String {
+    format!(
+        "no Dapr sidecar: it can be added only when a pod is created, not by {operation:?}: see the rules of the sidecar \
+         injector's MutatingWebhookConfiguration"
+    )
+}
+
 /// Some container has the sidecar's name, and it was not us who put it there.
 pub fn foreign_sidecar() -> String {
     "no Dapr sidecar was injected: the pod has a container named daprd already".to_owned()
@@ -94,6 +109,9 @@ pub fn of_pod(pod: &Pod, sidecar: &Sidecar<'_>) -> Vec<String> {
         warnings.extend(missing.map(|(volume, _)| {
             format!("annotation {annotation}: the pod has no volume {volume:?}; it is not mounted into the sidecar")
         }));
+    }
+    if pod.spec.containers.is_empty() {
+        warnings.push("the pod has no container of its own; the sidecar will be alone in it".to_owned());
     }
     if !sidecar.pluggable_components.is_empty() {
         let has = |name: &str| pod.spec.containers.iter().any(|container| container.name == name);

@@ -80,7 +80,7 @@ impl Webhook {
                     &Reply {
                         types: broken.types,
                         uid: broken.uid,
-                        answer: Answer::Denied(broken.error.to_string()),
+                        answer: Answer::Denied(format!("the body is not an AdmissionReview: {}", broken.error)),
                         warnings: Vec::new(),
                         audit: BTreeMap::new(),
                     },
@@ -167,7 +167,7 @@ fn log(request: &review::Request<'_>, decision: &Decision) {
     let (namespace, app_id, uid) = pod;
     let user = &*request.user_info.username;
     match (decision.outcome, &decision.answer) {
-        (Outcome::NotEnabled, _) => {}
+        (Outcome::NotEnabled | Outcome::NotAPod | Outcome::NotCreated, _) => {}
         (Outcome::NotAllowed, _) => {
             tracing::error!(namespace, app_id, uid, user, "no sidecar: the requester is not allowed");
         }

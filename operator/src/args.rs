@@ -28,7 +28,7 @@ pub struct Args {
     /// Watch this namespace only; empty means all.
     #[arg(long, default_value = "")]
     pub watch_namespace: String,
-    /// Create Services for Argo Rollouts too. Not supported yet.
+    /// Create Services for Argo Rollouts too.
     #[arg(long)]
     pub enable_argo_rollout_service_reconciler: bool,
     /// Let the watchdog label the pods that have a sidecar, so that it need not look at them again.

@@ -193,11 +193,11 @@ impl Core {
     }
 
     async fn keep_services(&self, services: Option<Services>, stop: CancellationToken) {
-        let Some(Services { mtls }) = services else {
+        let Some(settings) = services else {
             return;
         };
         let client = self.clients.calls.clone();
-        let services = services::Services::new(client, mtls, self.metrics.clone(), self.events.clone());
+        let services = services::Services::new(client, settings, self.metrics.clone(), self.events.clone());
         services.run(&self.clients, &self.scope, stop).await;
     }
 
@@ -265,6 +265,8 @@ pub struct Features {
 pub struct Services {
     /// Whether sidecars call each other with mTLS.
     pub mtls: bool,
+    /// Whether Argo Rollouts get Services too.
+    pub rollouts: bool,
 }
 
 struct Names(Vec<&'static str>);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use outrigger_core::control_plane::Service;
 use outrigger_identity::{AnchorSource, ClientAuth, Identity, KeyAlgorithm, Limits, Listener, Options};
@@ -74,12 +74,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         metrics: metrics_args,
     } = args;
     let environment = Environment::read()?;
-    if enable_argo_rollout_service_reconciler {
-        bail!(
-            "--enable-argo-rollout-service-reconciler: Services for Argo Rollouts are not supported by this release; \
-             start without the flag"
-        );
-    }
     let watchdog = watchdog::Mode::parse(&watch_interval).map_err(|error| anyhow!(error))?;
     let watchdog = watchdog.map(|mode| watchdog::Settings {
         mode,
@@ -108,6 +102,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         scope: Scope::new(&watch_namespace),
         leader_election: !disable_leader_election,
         service_reconciler: !disable_service_reconciler,
+        rollouts: enable_argo_rollout_service_reconciler,
         watchdog,
         trust_anchors_file,
         trust_distribution: trust_distribution.then_some(trust_anchors_configmap_name),
@@ -141,6 +136,7 @@ struct Operator {
     scope: Scope,
     leader_election: bool,
     service_reconciler: bool,
+    rollouts: bool,
     watchdog: Option<watchdog::Settings>,
     trust_anchors_file: PathBuf,
     /// Name of the ConfigMaps with the trust anchors.
@@ -278,7 +274,10 @@ impl Operator {
         let serving = serve(api, identity, self.listen.clone(), targets, tasks.stop().clone());
         tasks.spawn("API server", serving);
         let features = Features {
-            services: self.service_reconciler.then_some(Services { mtls: system.mtls }),
+            services: self.service_reconciler.then_some(Services {
+                mtls: system.mtls,
+                rollouts: self.rollouts,
+            }),
             missing: Some(missing::Settings {
                 control_plane_namespace: namespace.clone(),
                 anchors: anchors.clone(),

@@ -137,7 +137,7 @@ macro_rules! event_reasons {
 }
 
 event_reasons! {
-    ServiceRefused: "Deployment, StatefulSet",
+    ServiceRefused: "Deployment, StatefulSet, DaemonSet, Rollout",
         "The Service `<app-id>-dapr` of the workload is not written.",
         "Correct the annotation that the note names, or rename one of the two apps or the foreign Service of that name.";
     SidecarMissing: "Pod, or the owner of pods",

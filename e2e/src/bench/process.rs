@@ -1,6 +1,6 @@
 //! A program as a process of its own, and what it uses, from `/proc`.
 
-use std::{fmt, fs, net::Ipv4Addr, ops::Sub, process::Stdio, time::Duration};
+use std::{fmt, fs, net::Ipv4Addr, ops::Sub, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -22,8 +22,10 @@ impl Process {
     /// Starts a program and waits until it says on its health port that it is ready.
     pub(super) async fn start(command: &mut Command, health: u16) -> anyhow::Result<Self> {
         let program = command.as_std().get_program().display().to_string();
-        let command = command.stdout(Stdio::inherit()).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("start {program}"))?;
+        let mut child = command
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {program}"))?;
         let deadline = Instant::now() + READY_DEADLINE;
         while !get(health, "/healthz")
             .await

@@ -21,7 +21,10 @@ use self::{
     requester::{Outcome, Requester},
     stage::{Credential, Sentry, Stage},
 };
-use super::process::{Memory, Usage};
+use super::{
+    milliseconds,
+    process::{Memory, Usage},
+};
 
 /// Until a sentry that has nothing to do has given back what it can.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -202,11 +205,4 @@ async fn storm(stage: &Stage, sentry: &Sentry, credentials: Vec<Credential>) -> 
         );
     }
     Ok(took)
-}
-
-/// Of sorted values.
-fn milliseconds(sorted: &[Duration], share: f64) -> f64 {
-    let last = sorted.len().saturating_sub(1);
-    let at = (last as f64 * share).round() as usize;
-    sorted.get(at).map_or(f64::NAN, |value| value.as_secs_f64() * 1e3)
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use outrigger_e2e::bench::{self, fanout, signing};
+use outrigger_e2e::bench::{self, admission, fanout, signing};
 
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
@@ -14,6 +14,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Admission reviews of the injector
+    Admission(admission::Args),
     /// The operator's update streams with many fake sidecars
     Fanout(fanout::Args),
     /// Certificates of sentry, and a storm of sidecars that ask for theirs
@@ -24,6 +26,7 @@ enum Command {
 async fn main() -> ExitCode {
     let measured = match Cli::parse().command {
         None => bench::run().await,
+        Some(Command::Admission(args)) => admission::run(args).await,
         Some(Command::Fanout(args)) => fanout::run(args).await,
         Some(Command::Signing(args)) => signing::run(args).await,
     };

@@ -251,6 +251,16 @@ async fn the_webhook_sees_only_pods_that_ask(server: &ApiServer, release: &str, 
         let answer = dry_run(&client, &shop, &app(annotations)).await;
         answer.expect("the webhook is not called");
     }
+    // Mistakes have to get there, or nobody would be told of them.
+    for mistyped in ["dapr.io/enable", "dapr.io/Enabled", "dapr.io/app-id"] {
+        let answer = dry_run(&client, &shop, &app(json!({ mistyped: "yes" }))).await;
+        assert!(is_refused(&answer), "{mistyped}: {answer:?}");
+    }
+    let answer = dry_run(&client, "kube-system", &app(json!({ "dapr.io/enabled": "true" }))).await;
+    assert!(
+        !is_refused(&answer),
+        "a cluster has to start without the injector: {answer:?}"
+    );
     let answer = dry_run(&client, release, of_the_release).await;
     answer.expect("the control plane's pods do not need the injector");
 
@@ -277,11 +287,14 @@ fn app(annotations: Value) -> Pod {
 /// The API server learns of a webhook's new configuration through a watch.
 async fn until_refused(client: &Client, namespace: &str) {
     let asks = app(json!({ "dapr.io/enabled": "true" }));
-    let refused = async || {
-        let answer = dry_run(client, namespace, &asks).await;
-        answer.is_err_and(|error| error.to_string().contains("sidecar-injector.dapr.io"))
-    };
+    let refused = async || is_refused(&dry_run(client, namespace, &asks).await);
     until("a pod that asks for a sidecar is refused", &refused).await;
+}
+
+/// By the webhook, which nobody answers.
+fn is_refused(answer: &kube::Result<Pod>) -> bool {
+    let error = answer.as_ref().err().map(ToString::to_string);
+    error.is_some_and(|error| error.contains("sidecar-injector.dapr.io"))
 }
 
 async fn until(what: &str, condition: &impl AsyncFn() -> bool) {

@@ -105,6 +105,8 @@ fn operator_rights(scope: &str) -> BTreeSet<String> {
         "apps/deployments/finalizers update",
         "apps/statefulsets list,watch",
         "apps/statefulsets/finalizers update",
+        "apps/daemonsets list,watch",
+        "apps/daemonsets/finalizers update",
         "events.k8s.io/events create,patch",
     ];
     expected.extend(others.map(|right| format!("{scope} {right}")));
@@ -198,10 +200,24 @@ fn services_are_granted_with_their_reconciler() {
             "* apps/deployments/finalizers update",
             "* apps/statefulsets list,watch",
             "* apps/statefulsets/finalizers update",
+            "* apps/daemonsets list,watch",
+            "* apps/daemonsets/finalizers update",
         ])
     );
     let release = render(off);
     assert!(texts(&release.container("dapr-operator")["args"]).contains(&"--disable-service-reconciler"));
+
+    let rollouts = "global: {argoRolloutServiceReconciler: {enabled: true}}";
+    assert_eq!(
+        more(rollouts, "", "dapr-operator"),
+        lines([
+            "* argoproj.io/rollouts list,watch",
+            "* argoproj.io/rollouts/finalizers update",
+        ])
+    );
+    let flag = "--enable-argo-rollout-service-reconciler";
+    assert!(texts(&render(rollouts).container("dapr-operator")["args"]).contains(&flag));
+    assert!(!texts(&render("").container("dapr-operator")["args"]).contains(&flag));
 }
 
 #[test]

@@ -18,10 +18,6 @@ fn what_is_not_part_of_this_release() {
             "global.reminders.serviceName=scheduler: no service for reminders is part of this release",
         ),
         (
-            "global: {argoRolloutServiceReconciler: {enabled: true}}",
-            "global.argoRolloutServiceReconciler.enabled=true: Services for Argo Rollouts are not part of this release",
-        ),
-        (
             "global: {daprControlPlaneOs: windows}",
             "the control plane runs on linux nodes only",
         ),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Resource, ResourceExt, api::ListParams, core::NamespaceResourceScope, runtime::watcher};
 use outrigger_process::kubernetes::{
+    access::{Objects, granted},
     client::Clients,
     watch::{Change, changes, until_forbidden},
 };
@@ -112,12 +113,20 @@ impl Cluster {
         self.shared.components.write().known = known;
     }
 
-    /// `complete` is what is known once everything was listed.
-    fn change_component(&self, change: Change<Component>, complete: &Known) {
+    /// `listed` are those seen so far, until all have been seen; `complete` is what is known then.
+    fn change_component(&self, change: Change<Component>, listed: &mut Option<Vec<Component>>, complete: &Known) {
         match change {
-            Change::Apply(component) => self.put_component(&component),
+            Change::Apply(component) => match listed {
+                Some(listed) if component.container().is_some() => listed.push(component),
+                Some(_) => {}
+                None => self.put_component(&component),
+            },
             Change::Delete(key) => self.remove_component(&key.namespace, &key.name),
-            Change::Synced => self.know_components(complete.clone()),
+            Change::Synced => match listed.take() {
+                // Also what was known before, in another way, and is not there any more.
+                Some(listed) => self.replace_components(&listed, complete.clone()),
+                None => self.know_components(complete.clone()),
+            },
             Change::Absent => self.know_components(Known::Nothing(
                 "the cluster has no CustomResourceDefinition components.dapr.io".to_owned(),
             )),
@@ -127,26 +136,53 @@ impl Cluster {
 }
 
 /// Follows Components for ever: those of the cluster, or in a namespaced installation those of the control plane's namespace.
-/// Upstream's chart grants no watch: then they are read every half minute.
+/// Upstream's chart grants no watch: then they are read every half minute. What is granted later is used from then on.
 pub async fn follow(clients: Clients, namespace: String, cluster: Cluster) {
-    let watch = |api, complete: Known| {
-        until_forbidden(changes(api, watcher::Config::default()), {
-            let cluster = cluster.clone();
-            move |change| cluster.change_component(change, &complete)
-        })
-    };
-    watch(Api::all(clients.watches.clone()), Known::All).await;
-    watch(
-        Api::namespaced(clients.watches, &namespace),
-        Known::Namespace(namespace.clone()),
-    )
-    .await;
-    tracing::warn!(
-        seconds = POLL.as_secs(),
-        "Components may not be watched and are read periodically instead"
-    );
     loop {
-        match poll(&clients.calls, &namespace).await {
+        watch(Api::all(clients.watches.clone()), Known::All, &cluster).await;
+        tokio::select! {
+            () = granted::<Component>(&clients.calls, Objects::default()) => {
+                tracing::info!("the Components of the cluster may be watched now");
+            }
+            () = follow_own(&clients, &namespace, &cluster) => {}
+        }
+    }
+}
+
+/// Follows those of one namespace for ever.
+async fn follow_own(clients: &Clients, namespace: &str, cluster: &Cluster) {
+    let own = Objects {
+        namespace: Some(namespace),
+        ..Objects::default()
+    };
+    loop {
+        let known = Known::Namespace(namespace.to_owned());
+        watch(Api::namespaced(clients.watches.clone(), namespace), known, cluster).await;
+        tracing::warn!(
+            seconds = POLL.as_secs(),
+            "Components may not be watched and are read periodically instead"
+        );
+        tokio::select! {
+            () = granted::<Component>(&clients.calls, own) => {
+                tracing::info!(namespace, "the Components of the namespace may be watched now");
+            }
+            () = poll_for_ever(&clients.calls, namespace, cluster) => {}
+        }
+    }
+}
+
+/// Until it is forbidden; what is known then stays.
+async fn watch(api: Api<Component>, complete: Known, cluster: &Cluster) {
+    let mut listed = Some(Vec::new());
+    until_forbidden(changes(api, watcher::Config::default()), |change| {
+        cluster.change_component(change, &mut listed, &complete);
+    })
+    .await;
+}
+
+async fn poll_for_ever(client: &kube::Client, namespace: &str, cluster: &Cluster) {
+    loop {
+        match poll(client, namespace).await {
             Ok((listed, known)) => cluster.replace_components(&listed, known),
             Err(error) => {
                 tracing::warn!(%error, "cannot list Components");
@@ -217,17 +253,31 @@ mod tests {
     #[test]
     fn components_come_and_go_in_the_order_of_their_names() {
         let cluster = Cluster::default();
-        cluster.change_component(Change::Apply(component("b", Some("{}"))), &Known::All);
-        cluster.change_component(Change::Apply(component("a", Some("{}"))), &Known::All);
-        cluster.change_component(Change::Apply(component("c", None)), &Known::All);
-        cluster.change_component(Change::Synced, &Known::All);
+        let mut listed = Some(Vec::new());
+        let mut change = |change| cluster.change_component(change, &mut listed, &Known::All);
+        change(Change::Apply(component("b", Some("{}"))));
+        change(Change::Synced);
+        change(Change::Apply(component("a", Some("{}"))));
+        change(Change::Apply(component("c", None)));
         assert_eq!(names(&cluster), ["a", "b"]);
-        cluster.change_component(Change::Apply(component("a", Some(""))), &Known::All);
+        change(Change::Apply(component("a", Some(""))));
         assert_eq!(names(&cluster), ["b"], "the annotation was emptied");
-        cluster.change_component(Change::Delete(ObjectKey::new("shop", "b")), &Known::All);
+        change(Change::Delete(ObjectKey::new("shop", "b")));
         assert!(names(&cluster).is_empty());
-        cluster.change_component(Change::Absent, &Known::All);
+        change(Change::Absent);
         assert!(cluster.component_containers("shop").is_err());
+    }
+
+    #[test]
+    fn what_vanished_between_two_watches_is_forgotten() {
+        let cluster = Cluster::default();
+        cluster.replace_components(&[component("old", Some("{}"))], Known::All);
+        let mut listed = Some(Vec::new());
+        let mut change = |change| cluster.change_component(change, &mut listed, &Known::All);
+        change(Change::Apply(component("new", Some("{}"))));
+        assert_eq!(names(&cluster), ["old"], "a part of a list is worse than the last one");
+        change(Change::Synced);
+        assert_eq!(names(&cluster), ["new"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use kube::{Api, runtime::watcher};
 use outrigger_core::control_plane::SYSTEM_CONFIGURATION;
 use outrigger_process::kubernetes::{
+    access::{Objects, granted},
     client::Clients,
     slim::{self, Slim},
     watch::{Change, changes, until_forbidden},
@@ -19,9 +20,27 @@ fn mtls(configuration: &Configuration) -> bool {
     enabled.and_then(Value::as_bool).unwrap_or(true)
 }
 
-/// Follows the Configuration for ever. Upstream's chart grants only `get`: then it is read every half minute.
+/// Follows the Configuration for ever. Upstream's chart grants only `get`: then it is read every half minute, until it may be
+/// watched.
 pub async fn follow(clients: Clients, namespace: String, cluster: Cluster) {
-    let watched: Api<Configuration> = Api::namespaced(clients.watches, &namespace);
+    let this = Objects {
+        namespace: Some(&namespace),
+        name: Some(SYSTEM_CONFIGURATION),
+    };
+    loop {
+        watch(clients.watches.clone(), &namespace, &cluster).await;
+        tokio::select! {
+            () = granted::<Configuration>(&clients.calls, this) => {
+                tracing::info!(configuration = SYSTEM_CONFIGURATION, "the Configuration may be watched now");
+            }
+            () = poll(clients.calls.clone(), &namespace, &cluster) => {}
+        }
+    }
+}
+
+/// Until it is forbidden.
+async fn watch(client: kube::Client, namespace: &str, cluster: &Cluster) {
+    let watched: Api<Configuration> = Api::namespaced(client, namespace);
     let only = watcher::Config::default().fields(&format!("metadata.name={SYSTEM_CONFIGURATION}"));
     let mut seen = false;
     until_forbidden(changes(watched, only), |change| match change {
@@ -36,12 +55,16 @@ pub async fn follow(clients: Clients, namespace: String, cluster: Cluster) {
         Change::Synced | Change::Forbidden => {}
     })
     .await;
+}
+
+/// Reads it again and again.
+async fn poll(client: kube::Client, namespace: &str, cluster: &Cluster) {
     tracing::warn!(
         configuration = SYSTEM_CONFIGURATION,
         seconds = POLL.as_secs(),
         "the Configuration may not be watched and is read periodically instead"
     );
-    let api: Api<Configuration> = Api::namespaced(clients.calls, &namespace);
+    let api: Api<Configuration> = Api::namespaced(client, namespace);
     loop {
         match api.get_opt(SYSTEM_CONFIGURATION).await {
             Ok(configuration) => cluster.set_mtls(configuration.is_none_or(|configuration| mtls(&configuration))),

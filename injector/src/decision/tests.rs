@@ -195,7 +195,7 @@ fn old_clusters_get_ordinary_sidecars() {
         decision.warnings
     );
     match decision.answer {
-        Answer::Patched(operations) => assert!(operations.paths().contains(&"/spec/containers/-")),
+        Answer::Patched(operations) => assert!(operations.paths().contains(&"/spec/containers/-".to_owned())),
         other => panic!("{other:?}"),
     }
     assert!(
@@ -240,7 +240,7 @@ fn what_is_needed_and_unknown_denies() {
 #[test]
 fn the_configuration_decides_about_mtls() {
     let arguments = |case: &Case| match case.decide(&pod(json!({"dapr.io/enabled": "true"}))).answer {
-        Answer::Patched(operations) => serde_json::to_string(&operations).unwrap(),
+        Answer::Patched(operations) => String::from_utf8(operations.as_json().to_vec()).unwrap(),
         other => panic!("{other:?}"),
     };
     let case = Case::default();

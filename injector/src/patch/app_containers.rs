@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, VolumeMount};
 
-use super::{HTTP_PORT, env, json, operations::Operations, volumes};
+use super::{HTTP_PORT, env, operations::Operations, volumes};
 use crate::{pod::Container, sidecar::Sidecar};
 
 /// Variables for every app container.
@@ -27,13 +27,12 @@ pub(super) fn sockets_mount(sidecar: &Sidecar<'_>) -> Option<VolumeMount> {
 
 /// Adds variables that the container at `path` does not set itself.
 pub(super) fn add_env(operations: &mut Operations, path: &str, container: &Container, variables: &[EnvVar]) {
-    let new = variables
+    let new: Vec<&EnvVar> = variables
         .iter()
         .filter(|variable| !container.has_env(&variable.name))
-        .map(json)
         .collect();
     let list = format!("{path}/env");
-    operations.append(&list, container.env.is_empty(), new);
+    operations.append(&list, container.env.is_empty(), &new);
 }
 
 /// Adds a mount unless the container at `path` has one of that name or at that mount path.
@@ -43,5 +42,5 @@ pub(super) fn add_mount(operations: &mut Operations, path: &str, container: &Con
         return;
     }
     let list = format!("{path}/volumeMounts");
-    operations.append(&list, container.volume_mounts.is_empty(), vec![json(mount)]);
+    operations.append(&list, container.volume_mounts.is_empty(), &[mount]);
 }

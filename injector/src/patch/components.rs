@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use outrigger_core::scopes;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{ALWAYS, app_containers, env, json, operations::Operations, volumes};
+use super::{ALWAYS, app_containers, env, operations::Operations, volumes};
 use crate::{
     pod::{Container, Pod},
     sidecar::Sidecar,
@@ -144,23 +145,23 @@ impl Components {
             for name in mounted_volumes(&container) {
                 volumes.add(operations, [volumes::empty_dir(&name)]);
             }
-            push(&mut container, "env", json(&variable));
-            push(&mut container, "volumeMounts", json(&mount));
+            push(&mut container, "env", &variable);
+            push(&mut container, "volumeMounts", &mount);
             container.entry("resources").or_insert_with(|| Map::new().into());
             if sidecar.native {
                 container.insert("restartPolicy".to_owned(), ALWAYS.into());
-                operations.add(native_path(next), Value::Object(container));
+                operations.add(&native_path(next), &container);
                 next += 1;
             } else {
-                operations.add("/spec/containers/-", Value::Object(container));
+                operations.add("/spec/containers/-", &container);
             }
         }
         // A pod needs a container that is no sidecar.
         if sidecar.native && self.in_pod.len() < pod.spec.containers.len() {
             // From the last to the first, so that the indexes of the others stay what they are.
             for index in self.in_pod.into_iter().rev() {
-                operations.relocate(format!("/spec/containers/{index}"), native_path(next));
-                operations.add(format!("{}/restartPolicy", native_path(next)), ALWAYS);
+                operations.relocate(&format!("/spec/containers/{index}"), &native_path(next));
+                operations.add(&format!("{}/restartPolicy", native_path(next)), ALWAYS);
             }
         }
     }
@@ -218,7 +219,8 @@ fn mounted_volumes(container: &Map<String, Value>) -> Vec<String> {
         .collect()
 }
 
-fn push(container: &mut Map<String, Value>, field: &str, value: Value) {
+fn push(container: &mut Map<String, Value>, field: &str, value: &impl Serialize) {
+    let value = serde_json::to_value(value).expect("Kubernetes types have string keys and finite numbers only");
     let list = container.entry(field).or_insert_with(|| Value::Array(Vec::new()));
     // Anything but a list was refused when the container was read.
     if let Some(list) = list.as_array_mut() {

@@ -16,9 +16,9 @@ pub mod volumes;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeMap;
+
 use outrigger_core::annotations as names;
-use serde::Serialize;
-use serde_json::{Map, Value};
 
 pub use self::operations::Operations;
 use self::{
@@ -54,14 +54,14 @@ pub struct Injection<'a> {
 pub fn patch(injection: &Injection<'_>, sidecar: &Sidecar<'_>, warnings: &mut Vec<String>) -> Operations {
     let Injection { pod, settings, .. } = *injection;
     let components = Components::select(pod, sidecar, injection.components, warnings);
-    let daprd = json(&container::container(injection, sidecar, !components.is_empty()));
+    let daprd = container::container(injection, sidecar, !components.is_empty());
 
     let mut operations = Operations::default();
     if pod.spec.containers.is_empty() {
-        operations.add("/spec/containers", Vec::<Value>::new());
+        operations.add::<[(); 0]>("/spec/containers", &[]);
     }
     if pod.metadata.labels.is_empty() {
-        operations.add("/metadata/labels", Map::new());
+        operations.add("/metadata/labels", &BTreeMap::<(), ()>::new());
     }
     let mut volumes = Volumes::new(pod);
     let needed = volumes::of_sidecar(sidecar, settings);
@@ -79,9 +79,9 @@ pub fn patch(injection: &Injection<'_>, sidecar: &Sidecar<'_>, warnings: &mut Ve
     volumes.add(&mut operations, needed);
     let position = components.native_position();
     match (sidecar.native, pod.spec.init_containers.is_empty()) {
-        (false, _) => operations.add("/spec/containers/-", daprd),
-        (true, true) => operations.add("/spec/initContainers", vec![daprd]),
-        (true, false) => operations.add(format!("/spec/initContainers/{position}"), daprd),
+        (false, _) => operations.add("/spec/containers/-", &daprd),
+        (true, true) => operations.add("/spec/initContainers", &[daprd]),
+        (true, false) => operations.add(&format!("/spec/initContainers/{position}"), &daprd),
     }
     for (label, value) in [
         (names::LABEL_INJECTED, "true"),
@@ -118,9 +118,4 @@ fn add_to_apps(operations: &mut Operations, pod: &Pod, sidecar: &Sidecar<'_>, po
             app_containers::add_mount(operations, path, container, &mount);
         }
     }
-}
-
-/// The JSON of a Kubernetes type.
-fn json(value: &impl Serialize) -> Value {
-    serde_json::to_value(value).expect("Kubernetes types have string keys and finite numbers only")
 }

@@ -7,9 +7,8 @@ use k8s_openapi::api::core::v1::{
     VolumeMount, VolumeProjection,
 };
 use outrigger_core::control_plane::Service;
-use serde_json::Value;
 
-use super::{json, operations::Operations};
+use super::operations::Operations;
 use crate::{pod::Pod, settings::Settings, sidecar::Sidecar};
 
 /// Volume with the sidecar's API sockets, and where the sidecar sees it.
@@ -45,14 +44,13 @@ impl Volumes {
 
     /// Adds those whose names are not in use yet.
     pub fn add(&mut self, operations: &mut Operations, volumes: impl IntoIterator<Item = Volume>) {
-        let new: Vec<Value> = volumes
+        let new: Vec<Volume> = volumes
             .into_iter()
             .filter(|volume| self.names.insert(volume.name.clone()))
-            .map(|volume| json(&volume))
             .collect();
         let absent = self.absent;
         self.absent &= new.is_empty();
-        operations.append("/spec/volumes", absent, new);
+        operations.append("/spec/volumes", absent, &new);
     }
 }
 

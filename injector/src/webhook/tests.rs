@@ -1,5 +1,7 @@
 //! The webhook as an HTTP client sees it.
 
+mod bad_input;
+
 use axum::{body::Body, http::Method};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;

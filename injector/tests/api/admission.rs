@@ -7,11 +7,11 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use outrigger_injector::cluster::Cluster;
+use outrigger_injector::cluster::{Cluster, components};
 use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
 
-use crate::support::{Injector, Registered, chart, defaults, eventually, grant, install, remove, turn};
+use crate::support::{Injector, Registered, chart, clients, defaults, eventually, grant, install, remove, turn};
 
 /// A pod's answer from the API server, with the warnings that kubectl would print.
 struct Created {
@@ -56,17 +56,18 @@ fn mtls() -> Cluster {
 /// A registered and served injector.
 async fn served(client: &Client, namespace: &str) -> (Injector, Registered) {
     let probe = pod("probe", &json!({"dapr.io/enabled": "true"}));
-    served_with(client, namespace, &defaults(), &probe).await
+    served_with(client, namespace, mtls(), &defaults(), &probe).await
 }
 
 /// With this environment, once a dry run of `probe` is injected.
 async fn served_with(
     client: &Client,
     namespace: &str,
+    cluster: Cluster,
     variables: &HashMap<String, String>,
     probe: &Value,
 ) -> (Injector, Registered) {
-    let injector = Injector::start(mtls(), variables).await;
+    let injector = Injector::start(cluster, variables).await;
     install(client, &injector.url, namespace).await;
     let registered = Registered::start(client, injector.anchors.clone());
     registered.ready().await;
@@ -217,11 +218,12 @@ async fn people_are_told() {
     remove(&client).await;
 }
 
-/// Pod Security judges the injected pod, not the one that was asked for.
+/// Pod Security judges the injected pod, not the one that was asked for. No UID is fixed: whoever assigns them, as OpenShift
+/// does, assigns the sidecar's too.
 #[tokio::test]
 async fn injected_pods_are_admitted_where_pod_security_is_restricted() {
     let _turn = turn().await;
-    let server = ApiServer::shared().await;
+    let server = crate::cluster::server().await;
     let (client, namespace) = (server.client(), server.namespace("restricted").await.unwrap());
     let enforce = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -242,11 +244,50 @@ async fn injected_pods_are_admitted_where_pod_security_is_restricted() {
         pod
     };
     let chart = chart();
-    let (_injector, _registered) = served_with(&client, &namespace, &chart, &asked("probe", "false")).await;
-    for (name, native) in [("ordinary", "false"), ("native", "true")] {
-        let created = create(&client, &namespace, &asked(name, native)).await;
-        assert_eq!(created.body["kind"], "Pod", "{}", created.body);
-        assert_eq!(created.body["metadata"]["labels"]["dapr.io/sidecar-injected"], "true");
+    let cluster = mtls();
+    let brought = json!({"name": "brought", "image": "store:1", "securityContext": restricted});
+    let component = crate::cluster::component("store", &brought.to_string());
+    let components = crate::cluster::api(&client, "Component", &namespace);
+    components.create(&PostParams::default(), &component).await.unwrap();
+    let following = components::follow(clients(&client), namespace.clone(), cluster.clone());
+    let _following = tokio::spawn(following);
+    eventually("the Component is known", async || {
+        let known = cluster.component_containers(&namespace).ok()?;
+        (!known.is_empty()).then_some(())
+    })
+    .await;
+    let probe = asked("probe", "false");
+    let (_injector, _registered) = served_with(&client, &namespace, cluster, &chart, &probe).await;
+    for (mode, native) in [("ordinary", "false"), ("native", "true")] {
+        for (kind, uid, components) in [
+            ("plain", None, false),
+            ("components", None, true),
+            ("assigned", Some(1_000_680_000), true),
+        ] {
+            let mut pod = asked(&format!("{mode}-{kind}"), native);
+            if let Some(uid) = uid {
+                pod["spec"]["securityContext"] = json!({"runAsUser": uid, "fsGroup": uid});
+            }
+            if components {
+                let annotations = &mut pod["metadata"]["annotations"];
+                annotations["dapr.io/app-id"] = "cart".into();
+                annotations["dapr.io/inject-pluggable-components"] = "true".into();
+                annotations["dapr.io/pluggable-components"] = "own".into();
+                let own = json!({"name": "own", "image": "store:2", "securityContext": restricted});
+                pod["spec"]["containers"].as_array_mut().unwrap().push(own);
+            }
+            let created = create(&client, &namespace, &pod).await.body;
+            assert_eq!(created["kind"], "Pod", "{created}");
+            assert_eq!(created["metadata"]["labels"]["dapr.io/sidecar-injected"], "true");
+            let lists = [&created["spec"]["containers"], &created["spec"]["initContainers"]];
+            let containers: Vec<_> = lists.into_iter().filter_map(Value::as_array).flatten().collect();
+            assert_eq!(containers.len(), if components { 4 } else { 2 }, "{created}");
+            for container in containers {
+                let context = &container["securityContext"];
+                assert!(context.get("runAsUser").is_none() && context.get("runAsGroup").is_none());
+                assert_eq!(context["runAsNonRoot"], true);
+            }
+        }
     }
 
     // The program's own defaults are upstream's, and those are not enough.

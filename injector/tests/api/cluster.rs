@@ -15,7 +15,7 @@ use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
-use crate::support::{clients, eventually, grant};
+use crate::support::{clients, eventually, grant, grant_in};
 
 pub(crate) async fn server() -> &'static ApiServer {
     let server = ApiServer::shared().await;
@@ -153,6 +153,31 @@ async fn without_watch_the_cluster_is_polled() {
     let (cluster, _following) = follow(&limited, &namespace);
     eventually("listed", async || (names(&cluster, &namespace)? == ["a"]).then_some(())).await;
     eventually("read", async || (!cluster.mtls()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_is_granted_later_is_used() {
+    let server = server().await;
+    let (client, own) = (server.client(), server.namespace("own").await.unwrap());
+    let other = server.namespace("other").await.unwrap();
+    for namespace in [&own, &other] {
+        let components = api(&client, "Component", namespace);
+        let component = component("a", "{}");
+        components.create(&PostParams::default(), &component).await.unwrap();
+    }
+    let (cluster, _following) = follow(&server.client_as("late", &[]), &own);
+    eventually("refused", async || {
+        let error = cluster.component_containers(&own).unwrap_err().to_string();
+        error.contains("forbidden").then_some(())
+    })
+    .await;
+    let rules = json!([{"apiGroups": ["dapr.io"], "resources": ["components"], "verbs": ["list", "watch"]}]);
+    grant_in(&client, &own, "late", &rules).await;
+    eventually("its own", async || (names(&cluster, &own)? == ["a"]).then_some(())).await;
+    let error = cluster.component_containers(&other).unwrap_err().to_string();
+    assert!(error.contains("only in namespace"), "{error}");
+    grant(&client, "late", &rules).await;
+    eventually("all", async || (names(&cluster, &other)? == ["a"]).then_some(())).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::PostParams};
-use outrigger_injector::cluster::{Cluster, components};
+use outrigger_injector::{
+    annotations::TABLE,
+    cluster::{Cluster, components},
+};
 use outrigger_testkit::ApiServer;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -126,6 +129,12 @@ async fn pods_become_what_they_became() {
     let text = fs::read_to_string(folder().join("pods.yaml")).unwrap();
     let cases: Vec<Case> = serde_saphyr::from_str(&text).unwrap();
     assert!(cases.len() >= 60, "{}", cases.len());
+    let keys = TABLE
+        .iter()
+        .filter_map(|annotation| annotation.key.strip_prefix("dapr.io/"));
+    let is_missing = |key: &&str| !cases.iter().any(|case| case.annotations.contains_key(*key));
+    // All pods have the one that asks for a sidecar.
+    assert_eq!(keys.filter(is_missing).collect::<Vec<_>>(), ["enabled"]);
     let mut by_injector: BTreeMap<BTreeMap<String, String>, Vec<&Case>> = BTreeMap::new();
     for case in &cases {
         by_injector.entry(case.injector.clone()).or_default().push(case);

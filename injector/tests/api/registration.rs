@@ -1,6 +1,6 @@
 //! The CA bundle in the webhook's registration, under every change that somebody may make.
 
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, rbac::v1::ClusterRoleBinding};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
@@ -171,7 +171,33 @@ async fn the_grants_of_upstreams_chart_are_enough() {
     .await;
     assert!(written.contains("{result=\"failure\"}"), "{written}");
     assert_eq!(bundle(&client).await.as_deref(), Some(theirs.pem()));
+
+    // A watch that is granted later is used: only then it is known that the object is not there.
+    grant(
+        &client,
+        "upstream-injector-more",
+        &json!([{
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["mutatingwebhookconfigurations"],
+            "resourceNames": [CONFIGURATION],
+            "verbs": ["list", "watch"],
+        }]),
+    )
+    .await;
+    let binding = json!({"subjects": [{"kind": "User", "name": "upstream-injector"}]});
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    bindings
+        .patch(
+            "upstream-injector-more",
+            &PatchParams::default(),
+            &Patch::Merge(binding),
+        )
+        .await
+        .unwrap();
     remove(&client).await;
+    registered
+        .not_ready("there is no MutatingWebhookConfiguration dapr-sidecar-injector")
+        .await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
-    rbac::v1::{ClusterRole, ClusterRoleBinding},
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
 use kube::{
     Api, Client,
@@ -272,6 +272,26 @@ pub(crate) async fn bundle_is(client: &Client, anchors: &Anchors) {
         (bundle(client).await.as_deref() == Some(anchors.pem())).then_some(())
     })
     .await;
+}
+
+/// Gives a user these rules in one namespace.
+pub(crate) async fn grant_in(client: &Client, namespace: &str, user: &str, rules: &Value) {
+    let role: Role = serde_json::from_value(json!({"metadata": {"name": user}, "rules": rules})).unwrap();
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": user},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+    }))
+    .unwrap();
+    let params = PostParams::default();
+    Api::namespaced(client.clone(), namespace)
+        .create(&params, &role)
+        .await
+        .unwrap();
+    Api::namespaced(client.clone(), namespace)
+        .create(&params, &binding)
+        .await
+        .unwrap();
 }
 
 /// Gives a user these rules.

@@ -3,7 +3,10 @@
 
 use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 
-use outrigger_core::{SpiffeId, TrustDomain};
+use outrigger_core::{
+    SpiffeId, TrustDomain,
+    control_plane::{SIDECAR_INJECTOR, Service},
+};
 use outrigger_identity::{
     AnchorSource, ClientAuth, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener, SigningRequest,
 };
@@ -71,7 +74,16 @@ impl Workloads {
 
     fn certify(&self, csr: &str, id: &SpiffeId) -> Result<Vec<u8>, rcgen::Error> {
         let csr = CertificateSigningRequestParams::from_pem(csr)?;
-        let certificate = template(id)?.signed_by(&csr.public_key, &*self.root)?;
+        let mut params = template(id)?;
+        if let Some(workload) = id
+            .workload()
+            .filter(|workload| workload.app_id == Service::Injector.app_id())
+        {
+            // What the API server calls the webhook by.
+            let name = format!("{SIDECAR_INJECTOR}.{}.svc", workload.namespace);
+            params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
+        }
+        let certificate = params.signed_by(&csr.public_key, &*self.root)?;
         Ok(certificate.pem().into_bytes())
     }
 

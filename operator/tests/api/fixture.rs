@@ -10,7 +10,7 @@ use kube::{
 use outrigger_core::SpiffeId;
 use outrigger_crds::status::ConditionType;
 use outrigger_operator::{
-    core::{Core, Features},
+    core::{Core, Features, Services},
     injections::{self, Injections},
     kinds::Indexes,
     metrics::Metrics,
@@ -212,9 +212,23 @@ impl Operator {
 
     /// Ends it and starts another one, which knows nothing.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_as(Features::default()).await
+    }
+
+    /// As [`Operator::restart`], and keeps Services.
+    pub(crate) async fn restart_with(self, services: Services) -> Self {
+        let services = Some(services);
+        self.restart_as(Features {
+            services,
+            ..Features::default()
+        })
+        .await
+    }
+
+    async fn restart_as(self, features: Features) -> Self {
         let (namespace, clients) = (self.namespace.clone(), self.clients.clone());
         self.stop().await;
-        Self::start_in(namespace, clients, |_| Features::default()).await
+        Self::start_in(namespace, clients, |_| features).await
     }
 
     pub(crate) async fn stop(self) {

@@ -68,7 +68,10 @@ async fn upstreams_grants_are_enough() {
     };
     // It becomes ready although it may not list two of the kinds.
     let operator = Operator::start_in(namespace.clone(), clients, |_| Features {
-        services: Some(Services { mtls: true }),
+        services: Some(Services {
+            mtls: true,
+            rollouts: false,
+        }),
         ..Features::default()
     })
     .await;

@@ -143,7 +143,7 @@ fn inject_with(pod: &Value, settings: &Settings, components: &[ComponentContaine
     };
     let mut warnings = Vec::new();
     let operations = patch(&injection, &Sidecar::resolve(&decoded, settings), &mut warnings);
-    let operations = serde_json::to_value(operations).unwrap();
+    let operations: Value = serde_json::from_slice(operations.as_json()).unwrap();
     let mut patched = pod.clone();
     let read: json_patch::Patch = serde_json::from_value(operations.clone()).unwrap();
     json_patch::patch(&mut patched, &read).unwrap();

@@ -1,5 +1,6 @@
 //! The API server: clients, leases, watches, and webhooks that it calls.
 
+pub mod access;
 pub mod client;
 pub mod lease;
 pub mod pace;

@@ -1,10 +1,12 @@
 //! Serving webhooks to the API server: HTTP/1.1 and HTTP/2 over any listener, with the limits and deadlines that keep slow or
 //! large clients from holding resources.
 
+mod places;
+
 use std::{
     io,
-    pin::Pin,
-    sync::Arc,
+    net::SocketAddr,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,15 +21,17 @@ use axum::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{conn::auto, graceful::GracefulConnection},
     service::TowerToHyperService,
 };
+use outrigger_core::backoff::random_fraction;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Semaphore,
     time::{Sleep, sleep},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::places::{Place, Places};
 
 /// A request's header has to arrive within this time.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
@@ -36,49 +40,67 @@ const PING: Duration = Duration::from_secs(30);
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 /// The API servers of a cluster need a handful.
 const MAX_CONNECTIONS: usize = 1024;
+/// They may come through one proxy.
+const MAX_CONNECTIONS_OF_A_PEER: usize = 256;
+/// Give or take a tenth: connections then spread over the replicas that there are, and nobody keeps one for ever.
+const MAX_AGE: Duration = Duration::from_secs(300);
 const MAX_STREAMS: u32 = 256;
-/// Requests in flight get this long at shutdown.
+/// Requests in flight get this long at the end of their connection.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The API server takes requests of 3 MiB, and puts one into a review with few additions.
 const MAX_BODY: usize = 8 << 20;
 /// The API server itself gives up after ten seconds, unless told otherwise.
 const BODY_DEADLINE: Duration = Duration::from_secs(9);
 
-/// Serves until `stop`, then lets requests in flight end.
+/// Serves until `stop`, then lets requests in flight end. A connection ends after a while, and earlier when others need its place.
 pub async fn serve<L>(mut listener: L, router: Router, stop: CancellationToken)
 where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
+    L: Listener<Addr = SocketAddr>,
 {
     let service = TowerToHyperService::new(router);
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+    let places = Places::new(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_A_PEER);
+    let connections = TaskTracker::new();
     let builder = builder();
     loop {
-        let accept = async {
-            // Closed never: the semaphore lives as long as this function.
-            let slot = slots.clone().acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, (io, peer)) = tokio::select! {
+        let (io, peer) = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let connection = graceful.watch(
-            builder
-                .serve_connection(TokioIo::new(Prompt::new(io)), service.clone())
-                .into_owned(),
-        );
-        tokio::spawn(async move {
-            let _slot = slot;
-            if let Err(error) = connection.await {
-                tracing::debug!(?peer, error, "a connection ended with an error");
-            }
-        });
+        let place = places.take(peer.ip().to_canonical());
+        let connection = builder
+            .serve_connection(TokioIo::new(Prompt::new(io)), service.clone())
+            .into_owned();
+        connections.spawn(see_through(connection, peer, place, stop.clone()));
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!(seconds = DRAIN.as_secs(), "connections still open were abandoned");
+    connections.close();
+    // Each has a deadline of its own.
+    connections.wait().await;
+}
+
+/// Drives a connection to its end.
+async fn see_through<C: GracefulConnection>(connection: C, peer: SocketAddr, place: Place, stop: CancellationToken)
+where
+    C::Error: std::fmt::Debug,
+{
+    let mut connection = pin!(connection);
+    let age = MAX_AGE.mul_f64(0.9 + 0.2 * random_fraction());
+    let ended = |result| {
+        if let Err(error) = result {
+            tracing::debug!(%peer, ?error, "a connection ended with an error");
+        }
+    };
+    tokio::select! {
+        result = connection.as_mut() => return ended(result),
+        () = place.lost() => return tracing::debug!(%peer, "a connection made room for another one"),
+        () = sleep(age) => {}
+        () = stop.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        result = connection => ended(result),
+        () = place.lost() => {}
+        () = sleep(DRAIN) => tracing::debug!(%peer, "a connection whose requests did not end was cut"),
     }
 }
 
@@ -188,66 +210,4 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Prompt<Io> {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-        sync::mpsc,
-    };
-
-    use super::*;
-
-    struct InMemory(mpsc::Receiver<DuplexStream>);
-
-    impl Listener for InMemory {
-        type Io = DuplexStream;
-        type Addr = ();
-
-        async fn accept(&mut self) -> (DuplexStream, ()) {
-            match self.0.recv().await {
-                Some(io) => (io, ()),
-                None => std::future::pending().await,
-            }
-        }
-
-        fn local_addr(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// A served connection, and what ends the server.
-    async fn connect() -> (DuplexStream, CancellationToken, tokio::task::JoinHandle<()>) {
-        let (sender, connections) = mpsc::channel(1);
-        let (client, server) = duplex(4096);
-        sender.send(server).await.unwrap();
-        let stop = CancellationToken::new();
-        let router = Router::new().route("/", get(|| async { "hello" }));
-        let served = tokio::spawn(serve(InMemory(connections), router, stop.clone()));
-        (client, stop, served)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silent_and_slow_clients_are_cut_off() {
-        for sent in ["", "GET / HT", "GET / HTTP/1.1\r\nhost: a\r\n"] {
-            let (mut client, _stop, _served) = connect().await;
-            client.write_all(sent.as_bytes()).await.unwrap();
-            let start = tokio::time::Instant::now();
-            let mut answer = Vec::new();
-            client.read_to_end(&mut answer).await.unwrap();
-            assert!(!answer.starts_with(b"HTTP/1.1 200"));
-            assert!(start.elapsed() <= 2 * HEADER_DEADLINE, "{sent:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn stops_when_told() {
-        let (mut client, stop, served) = connect().await;
-        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        let mut status = [0; 15];
-        client.read_exact(&mut status).await.unwrap();
-        assert_eq!(&status, b"HTTP/1.1 200 OK");
-        stop.cancel();
-        served.await.unwrap();
-        client.read_to_end(&mut Vec::new()).await.unwrap();
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use outrigger_core::annotations;
 
-use super::desired::Desired;
+use super::{desired::Desired, workload::Kind};
 use crate::FIELD_MANAGER;
 
 /// What is to be done.
@@ -21,7 +21,7 @@ pub(super) enum Action {
 }
 
 /// Decides. `known_kinds` are the kinds of workloads whose wishes are completely known.
-pub(super) fn decide(existing: Option<&Service>, desired: Option<&Desired>, known_kinds: &BTreeSet<&str>) -> Action {
+pub(super) fn decide(existing: Option<&Service>, desired: Option<&Desired>, known_kinds: &BTreeSet<Kind>) -> Action {
     match (existing, desired) {
         (None, None) => Action::Nothing,
         (None, Some(_)) => Action::Create,
@@ -43,7 +43,7 @@ pub(super) fn decide(existing: Option<&Service>, desired: Option<&Desired>, know
 }
 
 /// Whether this is an app Service whose owner is of a kind that we know all of. Only asked when that owner does not want it.
-fn left_behind(existing: &Service, known_kinds: &BTreeSet<&str>) -> bool {
+fn left_behind(existing: &Service, known_kinds: &BTreeSet<Kind>) -> bool {
     let metadata = &existing.metadata;
     let label = metadata
         .labels
@@ -56,10 +56,11 @@ fn left_behind(existing: &Service, known_kinds: &BTreeSet<&str>) -> bool {
     let owner = controller(existing);
     label.is_some_and(|value| value == "true")
         && app.is_some()
-        && owner.is_some_and(|owner| owner.api_version == "apps/v1" && known_kinds.contains(owner.kind.as_str()))
+        && owner.is_some_and(|owner| known_kinds.iter().any(|kind| kind.is_of(owner)))
 }
 
-fn controller(service: &Service) -> Option<&OwnerReference> {
+/// The owner that the Service is for.
+pub(super) fn controller(service: &Service) -> Option<&OwnerReference> {
     let owners = service.metadata.owner_references.as_deref().unwrap_or_default();
     owners.iter().find(|owner| owner.controller == Some(true))
 }
@@ -146,7 +147,11 @@ mod tests {
     }
 
     fn act(existing: Option<&Service>, desired: Option<&Desired>) -> Action {
-        decide(existing, desired, &BTreeSet::from(["Deployment", "StatefulSet"]))
+        decide(
+            existing,
+            desired,
+            &BTreeSet::from([Kind::DEPLOYMENT, Kind::STATEFUL_SET]),
+        )
     }
 
     #[test]

@@ -4,23 +4,27 @@ mod claims;
 mod decision;
 mod desired;
 mod workload;
+mod write;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fmt::Debug,
     sync::Arc,
     time::Duration,
 };
 
-use futures::{Stream, StreamExt};
-use k8s_openapi::api::{
-    apps::v1::{Deployment, StatefulSet},
-    core::v1::{ObjectReference, Service},
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
 };
-use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    runtime::watcher,
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::{DaemonSet, Deployment, StatefulSet},
+        core::v1::{ObjectReference, Service},
+    },
 };
+use kube::{Api, Client, Resource, ResourceExt, runtime::watcher};
 use outrigger_core::{annotations, backoff::Backoff};
 use outrigger_crds::status::EventReason;
 use outrigger_process::kubernetes::{
@@ -33,12 +37,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     claims::{Claims, WorkloadId},
-    decision::{Action, decide},
+    decision::{Action, controller, decide},
     desired::{Desired, Wanted, wanted},
-    workload::{Owner, Workload},
+    workload::{Kind, Owner, Rollout, Workload},
+    write::{Failure, Writer, delete},
 };
 use crate::{
-    FIELD_MANAGER,
+    core::Services as Settings,
     deadline::in_time,
     events::{Events, Notice},
     metrics::Metrics,
@@ -49,147 +54,157 @@ use crate::{
 
 /// Pauses after failed writes of a Service.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
-/// Kinds of workloads that get Services.
-const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
+/// How often it is looked whether a Service that is somebody else's is still there: it does not have the label that is watched.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Keeps the Services of apps.
 pub struct Services {
     client: Client,
-    /// Whether sidecars call each other with mTLS.
-    mtls: bool,
+    settings: Settings,
     metrics: Metrics,
     events: Arc<Events>,
+    writer: Writer,
     claims: Claims,
     /// Kinds whose workloads are all known.
-    known: BTreeSet<&'static str>,
+    known: BTreeSet<Kind>,
     /// Kinds for which nothing more is to be waited for: known, or not to be had.
-    settled: BTreeSet<&'static str>,
+    settled: BTreeSet<Kind>,
     queue: Queue<ObjectKey>,
     failing: HashMap<ObjectKey, Backoff>,
+    /// What the API server called invalid: it is not tried again.
+    hopeless: HashMap<ObjectKey, Desired>,
     /// What each workload was told last.
     told: HashMap<Owner, String>,
-    /// Whether the right to apply is missing, as it is in upstream's chart.
-    cannot_apply: bool,
+}
+
+/// What is watched.
+enum Event {
+    Workload(Kind, Seen),
+    Service(Change<Slim<Service>>),
+}
+
+/// What is seen of the workloads of a kind.
+enum Seen {
+    Workload(Owner, Wanted),
+    Gone(ObjectKey),
+    /// All of them have been seen.
+    All,
+    /// The kind is not served.
+    Absent,
+    /// They may not be watched.
+    Forbidden,
 }
 
 impl Services {
-    pub fn new(client: Client, mtls: bool, metrics: Metrics, events: Arc<Events>) -> Self {
+    pub fn new(client: Client, settings: Settings, metrics: Metrics, events: Arc<Events>) -> Self {
         Self {
             client,
-            mtls,
+            settings,
             metrics,
             events,
+            writer: Writer::default(),
             claims: Claims::default(),
             known: BTreeSet::new(),
             settled: BTreeSet::new(),
             queue: Queue::default(),
             failing: HashMap::new(),
+            hopeless: HashMap::new(),
             told: HashMap::new(),
-            cannot_apply: false,
         }
     }
 
     /// Works until `stop`.
     pub async fn run(mut self, clients: &Clients, scope: &Scope, stop: CancellationToken) {
-        let watch = watcher::Config::default;
-        let ours = format!("{}=true", annotations::ENABLED);
-        let deployments = changes(scope.api::<Workload<Deployment>>(&clients.watches), watch());
-        let stateful_sets = changes(scope.api::<Workload<StatefulSet>>(&clients.watches), watch());
-        let services = changes(scope.api::<Slim<Service>>(&clients.watches), watch().labels(&ours));
-        self.follow(deployments, stateful_sets, services, stop).await;
-    }
-
-    async fn follow(
-        &mut self,
-        deployments: impl Stream<Item = Change<Workload<Deployment>>>,
-        stateful_sets: impl Stream<Item = Change<Workload<StatefulSet>>>,
-        services: impl Stream<Item = Change<Slim<Service>>>,
-        stop: CancellationToken,
-    ) {
-        let mut deployments = std::pin::pin!(deployments);
-        let mut stateful_sets = std::pin::pin!(stateful_sets);
-        let mut services = std::pin::pin!(services);
+        let (client, mtls) = (&clients.watches, self.settings.mtls);
+        let ours = watcher::Config::default().labels(&format!("{}=true", annotations::ENABLED));
+        let mut watches = vec![
+            workloads::<Deployment>(Kind::DEPLOYMENT, scope.api(client), mtls),
+            workloads::<StatefulSet>(Kind::STATEFUL_SET, scope.api(client), mtls),
+            workloads::<DaemonSet>(Kind::DAEMON_SET, scope.api(client), mtls),
+        ];
+        if self.settings.rollouts {
+            // While the definition is absent the watch goes on trying.
+            watches.push(workloads::<Rollout>(Kind::ROLLOUT, scope.api(client), mtls));
+        }
+        let kinds = watches.len();
+        watches.push(changes(scope.api(client), ours).map(Event::Service).boxed());
+        let mut events = stream::select_all(watches);
         loop {
             // Wishes that are not known yet could look like wishes given up.
-            let settled = self.settled.len() == KINDS.len();
+            let settled = self.settled.len() == kinds;
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(change) = deployments.next() => self.workload(KINDS[0], change).await,
-                Some(change) = stateful_sets.next() => self.workload(KINDS[1], change).await,
-                Some(change) = services.next() => match change {
-                    Change::Apply(service) => self.queue.add(ObjectKey::of(&service), Instant::now()),
-                    Change::Delete(key) => self.queue.add(key, Instant::now()),
-                    Change::Synced | Change::Absent | Change::Forbidden => {}
-                },
+                Some(event) = events.next() => self.take(event).await,
                 key = self.queue.next(), if settled => self.reconcile(key).await,
             }
         }
     }
 
-    async fn workload<K: Resource<DynamicType = ()>>(&mut self, kind: &'static str, change: Change<Workload<K>>) {
-        match change {
-            Change::Apply(workload) => {
-                let id: WorkloadId = (kind, ObjectKey::of(&workload));
-                let desired = match wanted(&workload, self.mtls) {
+    async fn take(&mut self, event: Event) {
+        match event {
+            Event::Workload(kind, seen) => self.workload(kind, seen).await,
+            Event::Service(Change::Apply(service)) => self.queue.add(ObjectKey::of(&service), Instant::now()),
+            Event::Service(Change::Delete(key)) => self.queue.add(key, Instant::now()),
+            Event::Service(Change::Synced | Change::Absent | Change::Forbidden) => {}
+        }
+    }
+
+    async fn workload(&mut self, kind: Kind, seen: Seen) {
+        match seen {
+            Seen::Workload(owner, wanted) => {
+                let id: WorkloadId = (kind, owner.key.clone());
+                let desired = match wanted {
                     Wanted::Nothing => {
                         self.forget_told(&id);
                         None
                     }
                     Wanted::Service(desired) => Some(*desired),
                     Wanted::Invalid(why) => {
-                        self.refuse(
-                            &Owner::of(&workload),
-                            "invalid",
-                            format!("no Service for this app: {why}"),
-                        )
-                        .await;
+                        let note = format!("no Service for this app: {why}");
+                        self.refuse(&owner, "invalid", note).await;
                         None
                     }
                 };
-                self.claim(id, desired);
+                let concerned = self.claims.set(id, desired);
+                self.look_at(concerned);
             }
-            Change::Delete(key) => {
+            Seen::Gone(key) => {
                 let id = (kind, key);
                 self.forget_told(&id);
-                self.claim(id, None);
+                let concerned = self.claims.set(id, None);
+                self.look_at(concerned);
             }
-            Change::Synced => {
+            Seen::All => {
                 self.known.insert(kind);
                 self.settled.insert(kind);
             }
-            Change::Absent | Change::Forbidden => {
+            Seen::Absent => {
+                self.known.remove(&kind);
+                self.settled.insert(kind);
+                // They went with their definition.
+                let concerned = self.claims.forget(kind);
+                self.look_at(concerned);
+            }
+            Seen::Forbidden => {
+                self.known.remove(&kind);
                 self.settled.insert(kind);
             }
         }
     }
 
     fn forget_told(&mut self, (kind, key): &WorkloadId) {
-        self.told.retain(|owner, _| owner.kind != *kind || owner.key != *key);
+        self.told
+            .retain(|owner, _| owner.kind != kind.kind || owner.api_version != kind.api_version || owner.key != *key);
     }
 
-    fn claim(&mut self, workload: WorkloadId, desired: Option<Desired>) {
-        for service in self.claims.set(workload, desired) {
+    fn look_at(&self, services: Vec<ObjectKey>) {
+        for service in services {
             self.queue.add(service, Instant::now());
         }
     }
 
     async fn reconcile(&mut self, key: ObjectKey) {
-        let (desired, rivals) = match self.claims.of(&key) {
-            Some((desired, rivals)) => (Some(desired.clone()), rivals.into_iter().cloned().collect()),
-            None => (None, Vec::new()),
-        };
-        for rival in rivals {
-            let winner = desired
-                .as_ref()
-                .map(|desired| desired.owner.key.name.as_str())
-                .unwrap_or_default();
-            let why = format!(
-                "Service {} belongs to the older workload {winner} with the same app id",
-                key.name
-            );
-            self.refuse(&rival, "conflict", why).await;
-        }
-        match self.settle(&key, desired.as_ref()).await {
+        match self.settle(&key).await {
             Ok(()) => {
                 self.failing.remove(&key);
             }
@@ -201,20 +216,31 @@ impl Services {
         }
     }
 
-    async fn settle(&mut self, key: &ObjectKey, desired: Option<&Desired>) -> Result<(), String> {
+    async fn settle(&mut self, key: &ObjectKey) -> Result<(), String> {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
         let existing = in_time(api.get_opt(&key.name))
             .await
             .map_err(|error| error.to_string())?;
-        let action = decide(existing.as_ref(), desired, &self.known);
-        let app = |service: &Service| {
-            service
-                .annotations()
-                .get(annotations::APP_ID)
-                .cloned()
-                .unwrap_or_default()
+        let holder = existing.as_ref().and_then(controller);
+        let (desired, rivals) = match self.claims.of(key, holder.map(|owner| owner.uid.as_str())) {
+            Some((desired, rivals)) => (Some(desired.clone()), rivals.into_iter().cloned().collect()),
+            None => (None, Vec::new()),
         };
+        if let Some(winner) = desired.as_ref().map(|desired| &desired.owner) {
+            for rival in rivals {
+                let why = format!(
+                    "Service {} belongs to {} {}, which has the same app id",
+                    key.name, winner.kind, winner.key.name
+                );
+                self.refuse(&rival, "conflict", why).await;
+            }
+        }
+        let action = decide(existing.as_ref(), desired.as_ref(), &self.known);
+        if self.hopeless.get(key) != desired.as_ref() {
+            self.hopeless.remove(key);
+        }
         match (action, existing, desired) {
+            (Action::Create | Action::Update, _, Some(_)) if self.hopeless.contains_key(key) => {}
             (Action::Create, existing, Some(desired)) => {
                 let created = self.metrics.service_created.clone();
                 self.write(&api, desired, existing, &created).await?;
@@ -223,14 +249,20 @@ impl Services {
                 let updated = self.metrics.service_updated.clone();
                 self.write(&api, desired, existing, &updated).await?;
             }
-            (Action::Delete, Some(existing), _) => {
+            (Action::Delete, Some(existing), desired) => {
                 delete(&api, key, &existing).await?;
-                self.metrics.service_deleted.with_label_values(&[&app(&existing)]).inc();
+                let app = existing.annotations().get(annotations::APP_ID);
+                let app = app.map(String::as_str).unwrap_or_default();
+                self.metrics.service_deleted.with_label_values(&[app]).inc();
                 tracing::info!(service = %key, "deleted the Service of an app that is no more");
+                if desired.is_some() {
+                    self.queue.add(key.clone(), Instant::now());
+                }
             }
             (Action::Refuse(why), _, Some(desired)) => {
                 let why = format!("Service {} exists and is not changed: {why}", key.name);
                 self.refuse(&desired.owner, "foreign", why).await;
+                self.queue.add(key.clone(), Instant::now() + LOOK_AGAIN);
             }
             _ => {}
         }
@@ -241,32 +273,11 @@ impl Services {
     async fn write(
         &mut self,
         api: &Api<Service>,
-        desired: &Desired,
+        desired: Desired,
         existing: Option<Service>,
         counter: &IntCounterVec,
     ) -> Result<(), String> {
-        let object = desired.object();
-        let name = object.name_any();
-        let mut result = Ok(());
-        if !self.cannot_apply {
-            let params = PatchParams::apply(FIELD_MANAGER).force();
-            result = call(api.patch(&name, &params, &Patch::Apply(&object))).await;
-            if matches!(&result, Err(Failure::Forbidden)) {
-                tracing::warn!("not allowed to apply Services; creating and updating them instead");
-                self.cannot_apply = true;
-            }
-        }
-        if self.cannot_apply {
-            let params = PostParams {
-                field_manager: Some(FIELD_MANAGER.to_owned()),
-                ..Default::default()
-            };
-            result = match existing {
-                None => call(api.create(&params, &object)).await,
-                Some(existing) => call(api.replace(&name, &params, &merged(existing, object))).await,
-            };
-        }
-        match result {
+        match self.writer.write(api, &desired, existing).await {
             Ok(()) => {
                 tracing::info!(service = %desired.key(), app = desired.app_id, "Service of an app written");
                 self.told.remove(&desired.owner);
@@ -275,6 +286,7 @@ impl Services {
             }
             Err(Failure::Invalid(why)) => {
                 self.refuse(&desired.owner, "invalid", why).await;
+                self.hopeless.insert(desired.key(), desired);
                 Ok(())
             }
             Err(Failure::Forbidden) => Err("not allowed".to_owned()),
@@ -308,51 +320,20 @@ impl Services {
     }
 }
 
-enum Failure {
-    Forbidden,
-    /// The API server will refuse it again.
-    Invalid(String),
-    Other(String),
-}
-
-async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<(), Failure> {
-    match in_time(request).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_forbidden() => Err(Failure::Forbidden),
-        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => Err(Failure::Invalid(status.message)),
-        Err(error) => Err(Failure::Other(error.to_string())),
-    }
-}
-
-/// Deletes exactly what was looked at.
-async fn delete(api: &Api<Service>, key: &ObjectKey, existing: &Service) -> Result<(), String> {
-    let params = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: existing.uid(),
-            resource_version: existing.resource_version(),
-        }),
-        ..Default::default()
+/// The workloads of a kind, and what they want.
+fn workloads<K>(kind: Kind, api: Api<Workload<K>>, mtls: bool) -> BoxStream<'static, Event>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + 'static,
+    Workload<K>: Clone + Debug + Send,
+{
+    let seen = move |change: Change<Workload<K>>| match change {
+        Change::Apply(workload) => Seen::Workload(Owner::of(&workload), wanted(&workload, mtls)),
+        Change::Delete(key) => Seen::Gone(key),
+        Change::Synced => Seen::All,
+        Change::Absent => Seen::Absent,
+        Change::Forbidden => Seen::Forbidden,
     };
-    match in_time(api.delete(&key.name, &params)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// What `PUT` takes: the existing object with our fields in it.
-fn merged(mut existing: Service, desired: Service) -> Service {
-    existing
-        .labels_mut()
-        .extend(desired.metadata.labels.unwrap_or_default());
-    existing
-        .annotations_mut()
-        .extend(desired.metadata.annotations.unwrap_or_default());
-    existing.metadata.owner_references = desired.metadata.owner_references;
-    existing.metadata.managed_fields = None;
-    if let (Some(spec), Some(ours)) = (&mut existing.spec, desired.spec) {
-        spec.ports = ours.ports;
-        spec.selector = ours.selector;
-    }
-    existing
+    changes(api, watcher::Config::default())
+        .map(move |change| Event::Workload(kind, seen(change)))
+        .boxed()
 }

@@ -4,13 +4,53 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Resource;
+use kube::{CustomResource, Resource};
 use outrigger_process::kubernetes::watch::ObjectKey;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::slim::{self, Part, Slim};
 
-/// A Deployment or a StatefulSet.
+/// A kind of workload that gets Services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Kind {
+    pub(super) api_version: &'static str,
+    pub(super) kind: &'static str,
+}
+
+impl Kind {
+    pub(super) const DEPLOYMENT: Self = Self::of_apps("Deployment");
+    pub(super) const STATEFUL_SET: Self = Self::of_apps("StatefulSet");
+    pub(super) const DAEMON_SET: Self = Self::of_apps("DaemonSet");
+    /// Of Argo.
+    pub(super) const ROLLOUT: Self = Self {
+        api_version: "argoproj.io/v1alpha1",
+        kind: "Rollout",
+    };
+
+    const fn of_apps(kind: &'static str) -> Self {
+        Self {
+            api_version: "apps/v1",
+            kind,
+        }
+    }
+
+    pub(super) fn is_of(self, owner: &OwnerReference) -> bool {
+        owner.api_version == self.api_version && owner.kind == self.kind
+    }
+}
+
+/// Argo's Rollout, as far as it is a name; what is read of it is in [`WorkloadSpec`].
+#[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize)]
+#[kube(
+    group = "argoproj.io",
+    version = "v1alpha1",
+    kind = "Rollout",
+    namespaced,
+    schema = "disabled"
+)]
+pub(super) struct RolloutSpec {}
+
+/// A workload, whatever its kind.
 pub(super) type Workload<K> = Slim<K, WorkloadSpec>;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

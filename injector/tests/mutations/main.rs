@@ -2,20 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::{collections::HashMap, sync::Arc};
+mod answers;
 
-use axum::{Router, body::Body, http::Request};
-use base64::{Engine, prelude::BASE64_STANDARD};
-use http_body_util::BodyExt;
-use outrigger_identity::Anchors;
-use outrigger_injector::{
-    cluster::Cluster, environment::Environment, metrics::Metrics, refusals::Refusals, settings::Settings,
-    webhook::Webhook,
-};
-use prometheus::Registry;
+use axum::Router;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tower::ServiceExt;
+
+use answers::{check, post};
 
 /// Reproducible: the same reviews on every run.
 struct Random(u64);
@@ -36,15 +28,7 @@ impl Random {
 fn webhook() -> Router {
     let key = rcgen::KeyPair::generate().unwrap();
     let root = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
-    let (_, anchors) = watch::channel(Arc::new(Anchors::from_pem(&root).unwrap()));
-    let variables: HashMap<String, String> = [("SIDECAR_IMAGE", "daprd"), ("NAMESPACE", "dapr-system")]
-        .map(|(key, value)| (key.into(), value.into()))
-        .into();
-    let env = Environment::parse(&variables).unwrap();
-    let metrics = Metrics::new(&Registry::new()).unwrap();
-    let (refusals, _) = Refusals::new(metrics.clone());
-    let settings = Settings::new(&env, "cluster.local", true, true);
-    Webhook::new(settings, env.allowed, Cluster::default(), anchors, refusals, metrics).router()
+    answers::webhook(&root)
 }
 
 fn review() -> Value {
@@ -132,62 +116,6 @@ fn mutate(value: &mut Value, random: &mut Random) {
     }
 }
 
-async fn post(webhook: &Router, body: Vec<u8>) -> (u16, Vec<u8>) {
-    let request = Request::post("/mutate")
-        .header("content-type", "application/json")
-        .body(Body::from(body))
-        .unwrap();
-    let response = webhook.clone().oneshot(request).await.unwrap();
-    let status = response.status().as_u16();
-    (
-        status,
-        response.into_body().collect().await.unwrap().to_bytes().to_vec(),
-    )
-}
-
-/// An answer that the API server can work with.
-fn check(review: &Value, status: u16, answer: &[u8]) {
-    if status == 400 {
-        assert!(review.pointer("/request").is_none_or(Value::is_null), "{review}");
-        return;
-    }
-    assert_eq!(status, 200, "{review}");
-    let answer: Value = serde_json::from_slice(answer).unwrap();
-    let response = &answer["response"];
-    if let Some(uid) = review.pointer("/request/uid").and_then(Value::as_str) {
-        assert_eq!(response["uid"], uid, "{review}");
-    }
-    let Some(patch) = response["patch"].as_str() else {
-        let refused = response["status"]["message"].as_str();
-        assert!(
-            response["allowed"] == true || refused.is_some_and(|message| !message.is_empty()),
-            "{review}"
-        );
-        return;
-    };
-    assert_eq!(
-        (&response["allowed"], &response["patchType"]),
-        (&json!(true), &json!("JSONPatch"))
-    );
-    let patch: json_patch::Patch = serde_json::from_slice(&BASE64_STANDARD.decode(patch).unwrap()).unwrap();
-    let mut pod = review["request"]["object"].clone();
-    // The API server itself decodes the pod before it asks, and always writes both parts.
-    if !pod["metadata"].is_object() || !pod["spec"].is_object() {
-        return;
-    }
-    if serde_json::from_value::<k8s_openapi::api::core::v1::Pod>(pod.clone()).is_err() {
-        return;
-    }
-    json_patch::patch(&mut pod, &patch).unwrap_or_else(|error| panic!("{error}: {patch}\n{review}"));
-    let lists = [&pod["spec"]["containers"], &pod["spec"]["initContainers"]];
-    let containers = lists.into_iter().filter_map(Value::as_array).flatten();
-    assert_eq!(
-        containers.filter(|container| container["name"] == "daprd").count(),
-        1,
-        "{pod}"
-    );
-}
-
 #[tokio::test]
 async fn every_review_is_answered_and_every_patch_applies() {
     let webhook = webhook();
@@ -198,8 +126,9 @@ async fn every_review_is_answered_and_every_patch_applies() {
         for _ in 0..=random.below(4) {
             mutate(&mut review, &mut random);
         }
-        let (status, answer) = post(&webhook, review.to_string().into_bytes()).await;
-        check(&review, status, &answer);
+        let body = review.to_string();
+        let (status, answer) = post(&webhook, body.as_bytes()).await;
+        check(body.as_bytes(), status, &answer);
         patched += usize::from(answer.windows(7).any(|window| window == b"\"patch\""));
     }
     assert!(patched > 500, "most mutations still are pods: {patched}");
@@ -217,8 +146,7 @@ async fn bytes_that_are_no_review_are_answered() {
             bytes[at] = u8::try_from(random.below(256)).unwrap();
         }
         bytes.truncate(1 + random.below(bytes.len()));
-        let (status, answer) = post(&webhook, bytes).await;
-        assert!(matches!(status, 200 | 400), "{status}");
-        assert!(status == 400 || serde_json::from_slice::<Value>(&answer).is_ok());
+        let (status, answer) = post(&webhook, &bytes).await;
+        check(&bytes, status, &answer);
     }
 }

@@ -1,0 +1,56 @@
+//! Rights that come later: roles are often bound moments after a program has started, or added while it runs.
+
+use std::time::Duration;
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::{Api, Client, Resource, api::PostParams};
+
+/// How often the API server is asked.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// Objects that a watch is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Objects<'a> {
+    /// `None` for those of all namespaces, and for objects that have none.
+    pub namespace: Option<&'a str>,
+    /// `None` for whatever they are called.
+    pub name: Option<&'a str>,
+}
+
+/// Waits until objects of this kind may be listed and watched. Nobody needs a right to ask for that; where it is refused all the
+/// same, it returns, for the caller to try.
+pub async fn granted<K: Resource<DynamicType = ()>>(client: &Client, objects: Objects<'_>) {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let may = async |verb| may::<K>(client, objects, verb).await;
+        if may("list").await && may("watch").await {
+            return;
+        }
+    }
+}
+
+async fn may<K: Resource<DynamicType = ()>>(client: &Client, objects: Objects<'_>, verb: &str) -> bool {
+    let text = |part: Option<&str>| part.map(str::to_owned);
+    let attributes = ResourceAttributes {
+        group: Some(K::group(&()).into_owned()),
+        version: Some(K::version(&()).into_owned()),
+        resource: Some(K::plural(&()).into_owned()),
+        verb: Some(verb.to_owned()),
+        namespace: text(objects.namespace),
+        name: text(objects.name),
+        ..ResourceAttributes::default()
+    };
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    match api.create(&PostParams::default(), &review).await {
+        Ok(answered) => answered.status.is_some_and(|status| status.allowed),
+        Err(kube::Error::Api(status)) => status.is_forbidden(),
+        Err(_) => false,
+    }
+}
