@@ -43,7 +43,7 @@ fn secret(version: &str, password: &str) -> Found {
 
 /// A follower of a Secret that a component refers to.
 fn fixture(client: Client, found: Found) -> (Arc<Store>, Arc<Follower>) {
-    let board = Arc::new(Board::new(ObjectKey::new("dapr-system", "daprsystem")));
+    let board = Arc::new(Board::new(ObjectKey::new("dapr-system", "daprsystem"), Arc::default()));
     let store = Arc::new(Store {
         secret: Mutex::new(found),
         reads: Semaphore::new(0),
