@@ -29,7 +29,8 @@ const EVENTS_HEAD: &str = "
 ## Events
 
 When the status or the reason of `Accepted` changes, the resource gets an Event with that reason: of type Normal if it became True, otherwise
-a Warning. A resource that is accepted from the start gets none. These are the other Events of the operator:
+a Warning. A resource that is accepted from the start gets none. When sidecars begin to reject a resource, it gets a Warning with the reason
+`Rejected`, and when none does any longer, a Normal one with the new reason of `Ready`. These are the other Events of the operator:
 
 | about | reason | meaning | what to do |
 |---|---|---|---|

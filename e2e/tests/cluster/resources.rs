@@ -11,6 +11,7 @@ tests![
     an_unknown_type_is_named_and_harms_nobody_else,
     resources_have_columns_and_can_be_waited_for,
     scopes_decide_who_sees_a_component,
+    statuses_say_what_sidecars_made_of_a_component,
 ];
 
 async fn components_are_loaded_changed_and_removed_without_a_restart(world: World) -> anyhow::Result<()> {
@@ -128,4 +129,47 @@ async fn scopes_decide_who_sees_a_component(world: World) -> anyhow::Result<()> 
         .await?;
     world.seen.until_components(&pod, |names| names == ["theirs"]).await?;
     Ok(())
+}
+
+async fn statuses_say_what_sidecars_made_of_a_component(world: World) -> anyhow::Result<()> {
+    world.apply(&component("store", "state.in-memory", "")).await?;
+    let pod = world.deploy("cart").await?;
+    let until = async |expected: &str| {
+        let fields = r#"{.status.sidecars.matching}/{.status.sidecars.loaded}/{.status.sidecars.rejected} {.status.conditions[?(@.type=="Ready")].reason}"#;
+        let path = format!("jsonpath={fields}");
+        within(expected, async || {
+            let text = world.kubectl(&["get", "component", "store", "-o", &path]).await?;
+            Ok((text.trim() == expected).then_some(()))
+        })
+        .await
+    };
+    until("1/1/0 Loaded").await?;
+
+    world.apply(&component("store", "state.in-memroy", "")).await?;
+    let wait = [
+        "wait",
+        "--for=condition=Ready=False",
+        "component/store",
+        "--timeout=60s",
+    ];
+    world.kubectl(&wait).await?;
+    until("1/0/1 Rejected").await?;
+    let fields = "jsonpath={.status.rejections[0].pod} {.status.rejections[0].app} {.status.rejections[0].reason} {.status.rejections[0].message}";
+    let rejection = world.kubectl(&["get", "component", "store", "-o", fields]).await?;
+    ensure!(
+        rejection.starts_with(&format!(
+            "{pod} cart UnknownType couldn't find state store state.in-memroy/v1"
+        )),
+        "{rejection}"
+    );
+    ensure!(
+        rejection.contains("goes on serving: store (state.in-memory/v1)"),
+        "{rejection}"
+    );
+
+    world.apply(&component("store", "state.in-memory", "")).await?;
+    world
+        .kubectl(&["wait", "--for=condition=Ready", "component/store", "--timeout=60s"])
+        .await?;
+    until("1/1/0 Loaded").await
 }

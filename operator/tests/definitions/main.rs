@@ -54,12 +54,7 @@ fn take_everything(definition: &mut CustomResourceDefinition) {
 
 async fn start(api_server: &ApiServer, namespace: &str) -> Operator {
     let clients = client::clients(Some(&api_server.kubeconfig()), true).await.unwrap();
-    Operator::start_in(namespace.to_owned(), clients, |_| Features {
-        trust: None,
-        services: None,
-        watchdog: None,
-    })
-    .await
+    Operator::start_in(namespace.to_owned(), clients, |_| Features::default()).await
 }
 
 fn raw<K: DaprResource>(api_server: &ApiServer, namespace: &str) -> Api<DynamicObject> {

@@ -40,7 +40,11 @@ struct Inner {
 #[derive(Default)]
 struct Book {
     verdicts: BTreeMap<Subject, Verdict>,
-    /// Those that the operator has not been told.
+    /// How many snapshots there were.
+    snapshots: u64,
+    /// Whether the stream of the last one has not ended.
+    is_open: bool,
+    /// What has changed since.
     pending: BTreeSet<Subject>,
 }
 
@@ -86,7 +90,7 @@ impl Reports {
         if verdict.generation != revision.generation {
             verdict.generation = revision.generation;
             verdict.resource_version.clone_from(&revision.resource_version);
-            book.pending.insert(subject);
+            book.changed(subject);
             self.inner.changed.notify_one();
         }
     }
@@ -96,7 +100,7 @@ impl Reports {
         let subject = (kind, name.to_owned());
         let mut book = self.inner.book.lock();
         if book.verdicts.remove(&subject).is_some() {
-            book.pending.insert(subject);
+            book.changed(subject);
             self.inner.changed.notify_one();
         }
     }
@@ -147,33 +151,53 @@ impl Reports {
             None => {}
         }
         book.verdicts.insert(subject.clone(), verdict);
-        book.pending.insert(subject);
+        book.changed(subject);
         self.inner.changed.notify_one();
     }
 
-    /// Everything; what is pending is in it.
-    fn all(&self) -> Vec<Verdict> {
+    /// Everything, and the number of this snapshot, after which [`Reports::next`] tells what changes.
+    fn snapshot(&self) -> (u64, Vec<Verdict>) {
         let mut book = self.inner.book.lock();
         book.pending.clear();
-        book.verdicts.values().cloned().collect()
+        book.is_open = true;
+        book.snapshots += 1;
+        (book.snapshots, book.verdicts.values().cloned().collect())
     }
 
-    /// What is pending, once something is. Cancelling loses nothing.
-    async fn next(&self) -> Vec<Verdict> {
+    /// What changes after a snapshot, once something does. `None` when there is a later one. Cancelling loses nothing.
+    async fn next(&self, snapshot: u64) -> Option<Vec<Verdict>> {
         loop {
             {
                 let mut book = self.inner.book.lock();
+                if book.snapshots != snapshot {
+                    // What woke this one was for the later one.
+                    self.inner.changed.notify_one();
+                    return None;
+                }
                 let pending = std::mem::take(&mut book.pending);
                 if !pending.is_empty() {
-                    return pending.into_iter().map(|subject| book.verdict(subject)).collect();
+                    return Some(pending.into_iter().map(|subject| book.verdict(subject)).collect());
                 }
             }
             self.inner.changed.notified().await;
         }
     }
+
+    /// The stream has ended: the next one begins with everything.
+    fn close(&self) {
+        let mut book = self.inner.book.lock();
+        book.pending.clear();
+        book.is_open = false;
+    }
 }
 
 impl Book {
+    fn changed(&mut self, subject: Subject) {
+        if self.is_open {
+            self.pending.insert(subject);
+        }
+    }
+
     fn verdict(&self, subject: Subject) -> Verdict {
         let known = self.verdicts.get(&subject).cloned();
         known.unwrap_or_else(|| Verdict {
@@ -206,8 +230,14 @@ mod tests {
         }
     }
 
+    fn all(reports: &Reports) -> Vec<Verdict> {
+        reports.snapshot().1
+    }
+
+    /// What is told on the last stream.
     fn told(reports: &Reports) -> Vec<(String, i64, VerdictState)> {
-        let verdicts = reports.next().now_or_never().unwrap_or_default();
+        let last = reports.inner.book.lock().snapshots;
+        let verdicts = reports.next(last).now_or_never().flatten().unwrap_or_default();
         verdicts
             .into_iter()
             .map(|verdict| (verdict.name.clone(), verdict.generation, verdict.state()))
@@ -217,6 +247,7 @@ mod tests {
     #[test]
     fn only_the_newest_of_each_is_told_and_nothing_twice() {
         let reports = Reports::default();
+        assert!(all(&reports).is_empty());
         reports.loaded("Component", "db", &revision(1));
         reports.rejected("Component", "db", &revision(2), rejection("no route"));
         reports.loaded("Component", "bus", &revision(1));
@@ -240,7 +271,7 @@ mod tests {
                 ("db".into(), 2, VerdictState::Rejected)
             ]
         );
-        assert_eq!(reports.all().len(), 1);
+        assert_eq!(all(&reports).len(), 1);
 
         reports.revised("Component", "db", &revision(3));
         reports.revised("Component", "never", &revision(3));
@@ -253,18 +284,28 @@ mod tests {
     fn a_snapshot_takes_what_is_pending_along() {
         let reports = Reports::default();
         reports.loaded("Component", "db", &revision(1));
-        assert_eq!(reports.all().len(), 1);
+        assert_eq!(all(&reports).len(), 1);
         assert_eq!(told(&reports), []);
+        assert_eq!(
+            reports.next(0).now_or_never(),
+            Some(None),
+            "an older stream takes nothing"
+        );
+        reports.loaded("Component", "db", &revision(2));
+        reports.close();
+        reports.removed("Component", "db");
+        assert_eq!(told(&reports), [], "nothing is kept for nobody");
+        assert!(all(&reports).is_empty());
     }
 
     #[test]
     fn messages_fit_and_so_does_their_number() {
         let reports = Reports::default();
         reports.rejected("Component", "db", &revision(1), rejection(&"x".repeat(5000)));
-        assert_eq!(reports.all()[0].message.len(), MAX_MESSAGE);
+        assert_eq!(all(&reports)[0].message.len(), MAX_MESSAGE);
         for number in 0..2 * MAX_RESOURCES {
             reports.loaded("Component", &number.to_string(), &revision(1));
         }
-        assert_eq!(reports.all().len(), MAX_RESOURCES);
+        assert_eq!(all(&reports).len(), MAX_RESOURCES);
     }
 }

@@ -46,7 +46,7 @@ impl Reporter {
             let reconnected = self.reports.inner.reconnected.notified();
             let ended = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                ended = self.once(self.reports.clone().changes()) => ended,
+                ended = self.once(self.requests()) => ended,
             };
             if opened.elapsed() > LONGEST_PAUSE {
                 backoff.reset();
@@ -82,15 +82,23 @@ impl Reporter {
     /// Reports for the last time, from a sidecar that ends because of what it reports.
     pub async fn last_words(&self) {
         let no_more = stream::once(tokio::time::sleep(LAST_WORDS)).filter_map(async |()| None);
-        match timeout(2 * LAST_WORDS, self.once(no_more)).await {
+        let requests = self.requests().take(2).chain(no_more);
+        match timeout(2 * LAST_WORDS, self.once(requests)).await {
             Ok(Ok(())) => {}
             Ok(Err(status)) => tracing::debug!(error = text::status(&status), "the operator was not told"),
             Err(_) => tracing::debug!("the operator was not told in time"),
         }
     }
 
-    /// One stream: hello, snapshot, `changes`.
-    async fn once(&self, changes: impl Stream<Item = ReportRequest> + Send + 'static) -> Result<(), Status> {
+    /// One stream of these messages.
+    async fn once(&self, requests: impl Stream<Item = ReportRequest> + Send + 'static) -> Result<(), Status> {
+        let ended = ReportsClient::new(self.channel.clone()).report(requests).await;
+        self.reports.close();
+        ended.map(drop)
+    }
+
+    /// Hello, snapshot, and what changes afterwards.
+    fn requests(&self) -> impl Stream<Item = ReportRequest> + Send + 'static {
         let hello = Hello {
             protocol: PROTOCOL,
             pod: self.pod.clone(),
@@ -98,29 +106,20 @@ impl Reporter {
             version: outrigger_process::VERSION.to_owned(),
             follows: self.follows.iter().map(|kind| (*kind).to_owned()).collect(),
         };
-        let reports = self.reports.clone();
-        // Taken when it is sent, so that what changes until then is in it.
-        let snapshot = stream::once(async move {
-            request(Message::Snapshot(Verdicts {
-                verdicts: reports.all(),
-            }))
+        let verdicts = stream::unfold((self.reports.clone(), None), |(reports, last)| async move {
+            let (last, message) = match last {
+                None => {
+                    let (number, verdicts) = reports.snapshot();
+                    (number, Message::Snapshot(Verdicts { verdicts }))
+                }
+                Some(number) => {
+                    let verdicts = reports.next(number).await?;
+                    (number, Message::Changes(Verdicts { verdicts }))
+                }
+            };
+            Some((request(message), (reports, Some(last))))
         });
-        let requests = stream::iter([request(Message::Hello(hello))])
-            .chain(snapshot)
-            .chain(changes);
-        ReportsClient::new(self.channel.clone())
-            .report(requests)
-            .await
-            .map(drop)
-    }
-}
-
-impl Reports {
-    fn changes(self) -> impl Stream<Item = ReportRequest> {
-        stream::unfold(self, |reports| async move {
-            let verdicts = reports.next().await;
-            Some((request(Message::Changes(Verdicts { verdicts })), reports))
-        })
+        stream::iter([request(Message::Hello(hello))]).chain(verdicts)
     }
 }
 

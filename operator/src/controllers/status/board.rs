@@ -357,6 +357,7 @@ impl Board {
             return reported;
         }
         let until = *entry.lacking.get_or_insert(now) + GRACE;
+        let until = unsettled.map_or(until, |unsettled| unsettled.max(until));
         // A pod whose sidecar rejects the object and ends comes back again and again, each time for a moment.
         let comes_back = || {
             let mut pods = published.rejections.iter().map(|rejection| &rejection.pod);
@@ -379,6 +380,8 @@ impl Board {
         if let Some(entry) = self.inner.lock().entries.get_mut(id) {
             entry.not_before = Some(not_before);
             entry.retry.reset();
+            // What is taken back from now on waits anew.
+            entry.lacking = None;
             if Arc::ptr_eq(&entry.view, view) {
                 entry.current = Some(status);
             }

@@ -59,14 +59,17 @@ impl Gathered {
     pub(super) fn take(&mut self, replica: u64, request: ShareRequest) -> Affected {
         let mut affected = Affected::default();
         for attendance in request.attendances {
-            affected.namespaces.insert(attendance.namespace.clone());
-            let key = (attendance.app.clone(), replica);
-            let namespace = self.attendances.entry(attendance.namespace.clone()).or_default();
+            let (namespace, key) = (attendance.namespace.clone(), (attendance.app.clone(), replica));
+            let apps = self.attendances.entry(namespace.clone()).or_default();
             if attendance.sidecars == 0 && attendance.followers.is_empty() {
-                namespace.remove(&key);
+                apps.remove(&key);
             } else {
-                namespace.insert(key, attendance);
+                apps.insert(key, attendance);
             }
+            if apps.is_empty() {
+                self.attendances.remove(&namespace);
+            }
+            affected.namespaces.insert(namespace);
         }
         for tally in request.tallies {
             // A replica of another version may know more kinds.
@@ -86,9 +89,11 @@ impl Gathered {
             } else {
                 of_object.insert(of, tally);
             }
+            if of_object.is_empty() {
+                self.tallies.remove(&id);
+            }
             affected.objects.insert(id);
         }
-        self.sweep();
         affected
     }
 
@@ -109,13 +114,9 @@ impl Gathered {
                 affected.objects.insert(id.clone());
             }
         }
-        self.sweep();
-        affected
-    }
-
-    fn sweep(&mut self) {
         self.attendances.retain(|_, apps| !apps.is_empty());
         self.tallies.retain(|_, tallies| !tallies.is_empty());
+        affected
     }
 
     /// What is known of one generation of an object. Only apps that it is meant for count, whatever others say.
