@@ -369,6 +369,8 @@ impl Board {
         } else if comes_back() {
             self.queue.add(id.clone(), now + GRACE);
         } else {
+            // What is taken back later waits anew.
+            entry.lacking = None;
             return reported;
         }
         reported.keep(&published);
@@ -380,8 +382,6 @@ impl Board {
         if let Some(entry) = self.inner.lock().entries.get_mut(id) {
             entry.not_before = Some(not_before);
             entry.retry.reset();
-            // What is taken back from now on waits anew.
-            entry.lacking = None;
             if Arc::ptr_eq(&entry.view, view) {
                 entry.current = Some(status);
             }
