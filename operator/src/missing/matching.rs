@@ -218,7 +218,7 @@ mod tests {
             );
         }
         let (reason, note) = judge("shop", |webhook| {
-            webhook["namespaceSelector"] = json!({"matchLabels": {"team": "red"}})
+            webhook["namespaceSelector"] = json!({"matchLabels": {"team": "red"}});
         })
         .unwrap();
         assert_eq!(reason, Reason::NamespaceNotSelected);
