@@ -414,7 +414,7 @@ impl Board {
         };
         match entry.told.replace(outcome).or(before) {
             Some(last) => last != outcome,
-            None => outcome.accepted != Some(true),
+            None => !outcome.accepted,
         }
     }
 }

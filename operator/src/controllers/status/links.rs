@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Names that a warning lists at most.
-const NAMED: usize = 3;
+pub(super) const NAMED: usize = 3;
 
 /// How an object depends on others.
 #[derive(Debug, Default)]
@@ -39,13 +39,11 @@ pub struct Surroundings {
 /// What became of the named secret store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Store {
-    /// It exists, or none is named.
+    /// It exists as far as can be told, or none is named.
     #[default]
     Fine,
     /// It does not, and why not.
     Missing(String),
-    /// It cannot be told, and why.
-    Unknown(String),
 }
 
 impl Links {
@@ -124,9 +122,13 @@ impl Links {
                     }
                 }
             }
-            Some((field, name)) => Store::Unknown(format!(
-                "{field}: the operator is not allowed to list Components, so it cannot tell whether {name:?} exists"
-            )),
+            Some((field, name)) => {
+                warnings.push(format!(
+                    "{field}: the operator may not list Components, so component {name:?} was not checked, expected one of type \
+                     secretstores.*"
+                ));
+                Store::Fine
+            }
         };
         Some(Surroundings { warnings, store })
     }

@@ -26,7 +26,7 @@ use crate::{
     deadline::in_time,
     events::{Events, Notice},
     metrics::Metrics,
-    secrets::{Found, Secrets},
+    secrets::Secrets,
 };
 
 /// Least time between two writes of one object's status.
@@ -141,7 +141,7 @@ impl Writer {
     /// `None` while nothing can be said: the last status stays, rather than changing with every hiccup of the API server.
     async fn secret_state(&self, id: &Id, view: &View) -> Option<SecretState> {
         let Some(references) = &view.secrets else {
-            return Some(SecretState::Checked(Vec::new()));
+            return Some(SecretState::default());
         };
         let (state, recheck) = match self.secrets.find(&id.key.namespace, references.names()).await {
             Err(error) => {
@@ -149,22 +149,12 @@ impl Writer {
                 (None, RECHECK_MISSING)
             }
             Ok(found) => {
-                let forbidden = found.iter().filter(|(_, found)| matches!(found, Found::Forbidden));
-                let forbidden: Vec<_> = forbidden.map(|(name, _)| format!("{name:?}")).collect();
-                if forbidden.is_empty() {
-                    let unresolved = references.unresolved(&found);
-                    let recheck = match unresolved.is_empty() {
-                        true => RECHECK_FOUND,
-                        false => RECHECK_MISSING,
-                    };
-                    (Some(SecretState::Checked(unresolved)), recheck)
-                } else {
-                    let why = format!(
-                        "the operator is not allowed to read the Secrets {} in this namespace",
-                        forbidden.join(", ")
-                    );
-                    (Some(SecretState::Unknown(why)), RECHECK_FOUND)
-                }
+                let state = SecretState::of(references.as_ref(), &found);
+                let recheck = match state.unresolved.is_empty() {
+                    true => RECHECK_FOUND,
+                    false => RECHECK_MISSING,
+                };
+                (Some(state), recheck)
             }
         };
         self.board.queue.add(id.clone(), Instant::now() + recheck);
@@ -206,7 +196,7 @@ impl Writer {
     async fn tell(&self, id: &Id, view: &View, before: Option<&Status>, verdict: Verdict, after: &Status) {
         if self.board.is_news(id, before.and_then(Outcome::of), verdict.outcome) {
             let notice = Notice {
-                warning: verdict.outcome.accepted != Some(true),
+                warning: !verdict.outcome.accepted,
                 reason: verdict.outcome.reason.as_str(),
                 action: ConditionType::Accepted.as_str(),
                 note: verdict.message,
