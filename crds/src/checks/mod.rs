@@ -22,7 +22,7 @@ pub(crate) use configuration::configuration;
 pub(crate) use http_endpoint::http_endpoint;
 pub(crate) use mcp_server::mcp_server;
 pub(crate) use resiliency::resiliency;
-pub(crate) use subscription::{subscription_v1alpha1, subscription_v2alpha1};
+pub(crate) use subscription::{is_match, subscription_v1alpha1, subscription_v2alpha1};
 pub(crate) use workflow_access_policy::workflow_access_policy;
 
 use outrigger_core::text::without_credentials;

@@ -69,6 +69,13 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// The bound of a field, if it has one.
+    pub(crate) fn of(kind: &str, field: &str) -> Option<usize> {
+        let mut bounds = BOUNDS.iter();
+        let bound = bounds.find(|bound| (bound.kind, bound.field) == (kind, field))?;
+        usize::try_from(bound.value).ok()
+    }
+
     const fn new(kind: &'static str, field: &'static str, keyword: &'static str, value: u32) -> Self {
         Self {
             kind,
