@@ -143,7 +143,7 @@ impl Findings {
         let Some(otel) = &tracing.otel else { return };
         let address = otel.endpoint_address.as_str();
         if !address.is_empty() && !matches!(otel.protocol.as_str(), "" | "grpc" | "http") {
-            self.value(&rejections::OTEL_PROTOCOL, "spec.tracing.otel.protocol", &otel.protocol);
+            self.value(&warnings::OTEL_PROTOCOL, "spec.tracing.otel.protocol", &otel.protocol);
         }
         if !is_authority(address) {
             self.url(&warnings::OTEL_ADDRESS, "spec.tracing.otel.endpointAddress", address);

@@ -169,7 +169,7 @@ impl Findings {
                 "" => self.field(&warnings::ACTOR_SCOPE, &field),
                 "id" | "type" | "both" => {}
                 scope => self.value(
-                    &rejections::CIRCUIT_BREAKER_SCOPE,
+                    &warnings::CIRCUIT_BREAKER_SCOPE,
                     format!("{field}.circuitBreakerScope"),
                     scope,
                 ),

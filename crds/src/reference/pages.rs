@@ -138,7 +138,7 @@ fn check(rule: &Rule) -> String {
     match &rule.enforcement {
         Enforcement::Warn => String::new(),
         Enforcement::Reject(Check::Keyword(keyword, value)) => format!("`{keyword}: {}`", value_text(value)),
-        Enforcement::Reject(Check::Upstream(rule) | Check::Field { rule, .. } | Check::Parent { rule, .. }) => {
+        Enforcement::Reject(Check::Upstream(rule) | Check::Field { rule, .. }) => {
             // The longest code span may itself have backticks.
             format!("`` {rule} ``")
         }

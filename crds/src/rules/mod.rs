@@ -43,11 +43,6 @@ pub enum Check {
         /// CEL expression for the text that was found, unless the message cannot hold it.
         found: Option<&'static str>,
     },
-    /// The same over the object that the field is in.
-    Parent {
-        rule: &'static str,
-        found: Option<&'static str>,
-    },
     /// A CEL expression and its fixed message, as upstream has them.
     Upstream(&'static str),
     /// A keyword of the schema, whose message the API server writes.

@@ -2,13 +2,11 @@
 //!
 //! Only values that every stock program fails on, and never the absence of a field that upstream lets be absent. Nothing
 //! here uses `x-kubernetes-list-type` or `required`: an object stored before a rule existed stays editable, since API
-//! servers from 1.30 on check a rule again only where the value changes, and those two are exceptions to that.
+//! servers from 1.30 on check a rule again only where the value changes, and those two are exceptions to that. A rule is
+//! about one field alone: one about two would stand at the object around them, and lock all its other fields. A list is one
+//! field with all that is in it.
 
-use super::{
-    Check::{Field, Parent},
-    Enforcement::Reject,
-    Rule, table,
-};
+use super::{Check::Field, Enforcement::Reject, Rule, table};
 
 /// Sizes that no real object comes near: Kubernetes wants them to know what the rules above cost at most.
 pub static BOUNDS: &[Bound] = &[
@@ -47,13 +45,6 @@ pub static BOUNDS: &[Bound] = &[
         256,
     ),
     Bound::new("Resiliency", "spec.policies.circuitBreakers{}.trip", "maxLength", 512),
-    Bound::new("Resiliency", "spec.targets.actors", "maxProperties", 5_000),
-    Bound::new(
-        "Resiliency",
-        "spec.targets.actors{}.circuitBreakerScope",
-        "maxLength",
-        256,
-    ),
     Bound::new("Subscription", "spec.routes.rules", "maxItems", 125),
     Bound::new("Subscription", "spec.routes.rules[].match", "maxLength", 2_048),
 ];
@@ -161,16 +152,6 @@ table! {
         says: DURATION_SAYS,
         effect: "the operator cannot decode the object, and with it no list of Configurations of any namespace",
         enforcement: Reject(Field { rule: concat!("self.matches('^[+-]?(", go_duration!(), ")$')"), found: Some("self") }),
-    };
-    OTEL_PROTOCOL = Rule {
-        kinds: &["Configuration"],
-        fields: &["spec.tracing.otel.protocol"],
-        says: "is no protocol of OpenTelemetry: expected grpc or http",
-        effect: "daprd exits at start: `invalid protocol … provided for Otel endpoint`",
-        enforcement: Reject(Parent {
-            rule: "self.endpointAddress == '' || self.protocol in ['', 'grpc', 'http']",
-            found: Some("self.protocol"),
-        }),
     };
     ZIPKIN_ADDRESS = Rule {
         kinds: &["Configuration"],
@@ -282,18 +263,6 @@ table! {
                 cel_expression!(),
                 r#") && (self.matches(r'''["']|//''') || self.split('(').size() == self.split(')').size())"#,
             ), found: Some("self") }),
-    };
-    CIRCUIT_BREAKER_SCOPE = Rule {
-        kinds: &["Resiliency"],
-        fields: &["spec.targets.actors{}.circuitBreakerScope"],
-        says: "is no scope of a circuit breaker: expected id, type or both",
-        effect: "daprd logs `unknown circuit breaker scope`, and drops every target that it has not read yet, those of \
-            components always",
-        enforcement: Reject(Parent {
-            rule: "!has(self.circuitBreaker) || self.circuitBreaker == '' || !has(self.circuitBreakerScope) || \
-                self.circuitBreakerScope in ['', 'id', 'type', 'both']",
-            found: Some("self.circuitBreakerScope"),
-        }),
     };
     CIRCUIT_BREAKER_CACHE_SIZE = Rule {
         kinds: &["Resiliency"],

@@ -105,6 +105,9 @@ table! {
         "is not a number from 0 to 1", "daprd uses 0.0001 when it is no number, and traces all or nothing when it is out of range");
     OTEL_ADDRESS = warn(CONFIGURATION, &["spec.tracing.otel.endpointAddress"],
         "is not a host with a port, such as collector:4317", "daprd sends spans nowhere");
+    OTEL_PROTOCOL = warn(CONFIGURATION, &["spec.tracing.otel.protocol"],
+        "is no protocol of OpenTelemetry: expected grpc or http",
+        "daprd exits at start: `invalid protocol … provided for Otel endpoint`");
     DEFAULT_ACTION = warn(CONFIGURATION, &[
         "spec.accessControl.defaultAction",
         "spec.accessControl.policies[].defaultAction",
@@ -211,6 +214,9 @@ table! {
     ACTOR_SCOPE = warn(RESILIENCY, &["spec.targets.actors{}"],
         "has circuitBreaker without circuitBreakerScope: expected id, type or both",
         "daprd logs `actor circuit breakers must include scope`, and drops every target that it has not read yet");
+    CIRCUIT_BREAKER_SCOPE = warn(RESILIENCY, &["spec.targets.actors{}.circuitBreakerScope"],
+        "is no scope of a circuit breaker: expected id, type or both",
+        "daprd logs `unknown circuit breaker scope`, and drops every target that it has not read yet, those of components always");
     RETRY_COUNT = warn(RESILIENCY, &["spec.policies.retries{}.maxRetries"],
         "is below -1, which means without end", "daprd retries without end");
     RETRY_PROTECTED = warn(RESILIENCY, &["spec.policies.retries{}"],
