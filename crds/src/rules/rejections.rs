@@ -133,7 +133,7 @@ table! {
     COMPONENT_TYPE = Rule {
         kinds: &["Component"],
         fields: &["spec.type"],
-        says: "is not of the form <category>.<name>, such as state.redis",
+        says: "is no component type: expected <category>.<name>, such as state.redis",
         effect: "daprd has no such component: it exits, or goes on without it if it has `ignoreErrors`",
         enforcement: Reject(Field { rule: "self.matches('^[^.]+[.].+$')", found: Some("self") }),
     };
@@ -156,7 +156,7 @@ table! {
     ZIPKIN_ADDRESS = Rule {
         kinds: &["Configuration"],
         fields: &["spec.tracing.zipkin.endpointAddress"],
-        says: "is not a URL with scheme and host, such as http://zipkin:9411/api/v2/spans",
+        says: "is no URL: expected scheme and host, such as http://zipkin:9411/api/v2/spans",
         effect: "daprd exits at start: `invalid collector URL`",
         enforcement: Reject(Field {
             rule: r"self == '' || self.matches(r'^[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]')",
@@ -173,7 +173,7 @@ table! {
     SECRET_STORE_TWICE = Rule {
         kinds: &["Configuration"],
         fields: &["spec.secrets.scopes"],
-        says: "has a storeName more than once: expected one item for each secret store",
+        says: "names a secret store more than once: expected one item for each",
         effect: "daprd exits at start: `storeName is repeated in secrets configuration`",
         enforcement: Reject(Field {
             rule: "self.all(a, self.exists_one(b, b.storeName == a.storeName))",
@@ -198,7 +198,7 @@ table! {
     MCP_URL = Rule {
         kinds: &["MCPServer"],
         fields: &["spec.endpoint.streamableHTTP.url", "spec.endpoint.sse.url"],
-        says: "is not an http or https URL with a host",
+        says: "is no URL of a server: expected http or https with a host, such as https://api.example.com",
         effect: "daprd reports `failed security validation` and exits, or goes on without the server if it has `ignoreErrors`",
         enforcement: Reject(Field { rule: r"self == '' || self.matches(r'(?i)^https?://[^/?#\s]')", found: Some("self") }),
     };
@@ -256,7 +256,7 @@ table! {
     CIRCUIT_BREAKER_TRIP = Rule {
         kinds: &["Resiliency"],
         fields: &["spec.policies.circuitBreakers{}.trip"],
-        says: "is not a CEL expression, such as consecutiveFailures >= 5",
+        says: "is no CEL expression: expected one, such as consecutiveFailures >= 5",
         effect: UNREADABLE_RESILIENCY,
         enforcement: Reject(Field { rule: concat!(
                 "self == '' || (",
@@ -278,7 +278,7 @@ table! {
     ROUTE_MATCH = Rule {
         kinds: &["Subscription"],
         fields: &["spec.routes.rules[].match"],
-        says: "is not a CEL expression, such as event.type == \"order.created\"",
+        says: "is no CEL expression: expected one, such as event.type == \"order.created\"",
         effect: "daprd cannot parse the rule and exits",
         enforcement: Reject(Field { rule: concat!(r"self.matches(r'^\s*$') || ", cel_expression!()), found: Some("self") }),
     };

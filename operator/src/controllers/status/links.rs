@@ -94,7 +94,9 @@ impl Links {
             }
             match target {
                 Target::App(id) if pods && !facts.has_app(&named(id)) => {
-                    warnings.push(format!("{field}: no pod in this namespace has the app id {id:?}"));
+                    warnings.push(format!(
+                        "{field}: no pod in this namespace has the app id {id:?}, expected one"
+                    ));
                 }
                 Target::Component { name, category } if components => {
                     let found = facts.component(&named(name));
@@ -106,8 +108,7 @@ impl Links {
         }
         warnings.extend(self.topic.as_ref().and_then(|topic| self.duplicates(key, topic, facts)));
         if self.chosen_by_pods && pods && !facts.is_used(key) {
-            let unused =
-                "metadata.name: no pod in this namespace names this Configuration in its annotation dapr.io/config";
+            let unused = "metadata.name: no pod in this namespace names this Configuration in its annotation dapr.io/config, expected one";
             warnings.push(unused.to_owned());
         }
         let store = match &self.store {
