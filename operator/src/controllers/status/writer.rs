@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    board::{Board, Id, View},
+    board::{Board, Id, PACE, View},
     decision::{Outcome, SecretState, Verdict, judge, next_status},
     gate::{Gate, Refusal},
+    workers::one_at_a_time,
 };
 use crate::{
     FIELD_MANAGER,
@@ -29,12 +30,10 @@ use crate::{
     secrets::Secrets,
 };
 
-/// Least time between two writes of one object's status.
-const PACE: Duration = Duration::from_secs(1);
 /// How soon an object is looked at again that refers to Secrets which are missing, or cannot be looked up now.
 const RECHECK_MISSING: Duration = Duration::from_secs(5);
-/// How soon one is whose Secrets are all there; sidecars look as often.
-const RECHECK_FOUND: Duration = Duration::from_secs(60);
+/// How soon one is whose Secrets are all there: they seldom vanish.
+const RECHECK_FOUND: Duration = Duration::from_secs(180);
 
 /// Writes what the board says.
 pub struct Writer {
@@ -75,14 +74,8 @@ impl Writer {
     /// Works until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         self.board.begin_term(Instant::now());
-        loop {
-            let id = tokio::select! {
-                () = stop.cancelled() => return,
-                id = self.board.queue.next() => id,
-            };
-            // A write in progress is finished: it ends within its deadline.
-            self.look_at(&id).await;
-        }
+        // What is in progress is finished: it ends within its deadlines.
+        one_at_a_time(&self.board.queue, &stop, async |id: &Id| self.look_at(id).await).await;
     }
 
     async fn look_at(&self, id: &Id) {
