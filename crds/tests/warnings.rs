@@ -99,6 +99,31 @@ fn every_rule_has_a_bad_manifest() {
     }
 }
 
+/// As far as the words are ours.
+#[test]
+fn every_message_names_the_field_what_was_found_and_what_was_expected() {
+    for case in cases() {
+        for message in &case.messages {
+            let ours = rejections::ALL.iter().any(|rule| message.contains(rule.says));
+            if case.outcome == Outcome::Rejected && !ours {
+                continue;
+            }
+            let (field, rest) = message.split_once(": ").unwrap();
+            let is_path = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '[' | ']' | '-' | '/');
+            assert!(field.chars().all(is_path), "{}: {message}", case.name);
+            let (found, expected) = rest.rsplit_once(": expected ").unwrap_or_default();
+            let found = found.strip_prefix("Invalid value: ").unwrap_or(found);
+            let mut rules = rejections::ALL.iter().chain(warnings::ALL);
+            let told = !found.is_empty() && rules.any(|rule| rule.says.starts_with(found));
+            assert!(
+                (found.contains('"') || told) && !expected.is_empty(),
+                "{}: {message}",
+                case.name
+            );
+        }
+    }
+}
+
 #[test]
 fn there_are_more_than_a_hundred() {
     assert!(cases().len() > 100);

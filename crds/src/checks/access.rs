@@ -124,8 +124,13 @@ impl Findings {
                 self.field(&warnings::SECRET_BOTH_LISTS, field);
             }
         }
-        if !repeated(scopes.iter().map(|scope| scope.store_name.as_str())).is_empty() {
-            self.field(&rejections::SECRET_STORE_TWICE, "spec.secrets.scopes");
+        let stores: Vec<&str> = scopes.iter().map(|scope| scope.store_name.as_str()).collect();
+        if !repeated(stores.iter().copied()).is_empty() {
+            self.value(
+                &rejections::SECRET_STORE_TWICE,
+                "spec.secrets.scopes",
+                &stores.join(", "),
+            );
         }
     }
 }

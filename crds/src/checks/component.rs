@@ -60,7 +60,7 @@ impl Findings {
         }
         let hint = || match category {
             "nameresolution" => " (name resolution is chosen in a Configuration, spec.nameResolution)".to_owned(),
-            _ => format!(" (they know {})", CATEGORIES.join(", ")),
+            _ => String::new(),
         };
         self.value_with(&warnings::COMPONENT_CATEGORY, "spec.type", type_, hint);
     }
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(
             problems(serde_json::json!({ "type": "redis", "initTimeout": "10" })),
             [
-                r#"spec.type: "redis" is not of the form <category>.<name>, such as state.redis"#,
+                r#"spec.type: "redis" is no component type: expected <category>.<name>, such as state.redis"#,
                 r#"spec.initTimeout: "10" is not a duration above zero: expected a number with a unit, such as 10s"#,
             ]
         );

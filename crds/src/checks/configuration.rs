@@ -133,7 +133,7 @@ impl Findings {
         if let Some(zipkin) = &tracing.zipkin {
             let address = zipkin.endpoint_address.as_str();
             if !address.is_empty() && !has_host(address, &[]) {
-                self.value(
+                self.url(
                     &rejections::ZIPKIN_ADDRESS,
                     "spec.tracing.zipkin.endpointAddress",
                     address,
@@ -143,10 +143,10 @@ impl Findings {
         let Some(otel) = &tracing.otel else { return };
         let address = otel.endpoint_address.as_str();
         if !address.is_empty() && !matches!(otel.protocol.as_str(), "" | "grpc" | "http") {
-            self.value(&rejections::OTEL_PROTOCOL, "spec.tracing.otel.protocol", &otel.protocol);
+            self.value(&warnings::OTEL_PROTOCOL, "spec.tracing.otel.protocol", &otel.protocol);
         }
         if !is_authority(address) {
-            self.value(&warnings::OTEL_ADDRESS, "spec.tracing.otel.endpointAddress", address);
+            self.url(&warnings::OTEL_ADDRESS, "spec.tracing.otel.endpointAddress", address);
         }
         let headers = otel.headers.as_deref().unwrap_or_default();
         self.pairs("spec.tracing.otel.headers", headers, SecretStore::Kubernetes);

@@ -11,7 +11,7 @@ pub(crate) fn http_endpoint(endpoint: &HTTPEndpoint) -> Vec<Problem> {
     let mut findings = Findings::default();
     let store = endpoint.secret_store();
     if !has_host(&endpoint.spec.base_url, &["http", "https"]) {
-        findings.value(&warnings::ENDPOINT_URL, "spec.baseUrl", &endpoint.spec.base_url);
+        findings.url(&warnings::ENDPOINT_URL, "spec.baseUrl", &endpoint.spec.base_url);
     }
     findings.pairs(
         "spec.headers",

@@ -27,7 +27,7 @@ pub(crate) fn mcp_server(server: &MCPServer) -> Vec<Problem> {
 impl Findings {
     fn http_transport(&mut self, field: &str, transport: &HttpTransport, store: SecretStore<'_>) {
         if !has_host(&transport.url, &["http", "https"]) {
-            self.value(&rejections::MCP_URL, format!("{field}.url"), &transport.url);
+            self.url(&rejections::MCP_URL, format!("{field}.url"), &transport.url);
         }
         if let Some(timeout) = transport.timeout.filter(|timeout| timeout.0 <= GoDuration::default()) {
             self.value(

@@ -22,8 +22,10 @@ pub(crate) use configuration::configuration;
 pub(crate) use http_endpoint::http_endpoint;
 pub(crate) use mcp_server::mcp_server;
 pub(crate) use resiliency::resiliency;
-pub(crate) use subscription::{subscription_v1alpha1, subscription_v2alpha1};
+pub(crate) use subscription::{is_match, subscription_v1alpha1, subscription_v2alpha1};
 pub(crate) use workflow_access_policy::workflow_access_policy;
+
+use outrigger_core::text::without_credentials;
 
 use crate::rules::Rule;
 
@@ -57,6 +59,11 @@ impl Findings {
     /// A value that breaks a rule.
     fn value(&mut self, rule: &'static Rule, field: impl Into<String>, found: &str) {
         self.value_with(rule, field, found, String::new);
+    }
+
+    /// A URL that breaks a rule; conditions and Events are read by more people than may know what is secret in it.
+    fn url(&mut self, rule: &'static Rule, field: impl Into<String>, found: &str) {
+        self.value(rule, field, &without_credentials(found));
     }
 
     /// A value that breaks a rule, and what may help, which is looked for only if it will be shown.
@@ -117,7 +124,7 @@ fn repeated<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::rejections::COMPONENT_TYPE;
+    use crate::{Configuration, DaprResource, HTTPEndpoint, MCPServer, rules::rejections::COMPONENT_TYPE};
 
     #[test]
     fn messages_and_lists_are_bounded() {
@@ -133,6 +140,30 @@ mod tests {
             findings.field(&COMPONENT_TYPE, "spec.type");
         }
         assert_eq!(findings.0.len(), MOST);
+    }
+
+    #[test]
+    fn what_is_secret_in_a_url_is_not_shown() {
+        const SECRET: &str = "hunter1";
+        let endpoint: HTTPEndpoint =
+            crate::decode(r#"{"spec":{"baseUrl":"htp://user:hunter1@api/?token=hunter1"}}"#).unwrap();
+        let server: MCPServer =
+            crate::decode(r#"{"spec":{"endpoint":{"sse":{"url":"htp://user:hunter1@api/?token=hunter1"}}}}"#).unwrap();
+        let configuration: Configuration = crate::decode(
+            r#"{"spec":{"tracing":{"zipkin":{"endpointAddress":"user:hunter1@zipkin"},
+            "otel":{"endpointAddress":"http://user:hunter1@otel?token=hunter1"}}}}"#,
+        )
+        .unwrap();
+        let problems = [endpoint.problems(), server.problems(), configuration.problems()].concat();
+        assert_eq!(problems.len(), 4);
+        for problem in problems {
+            assert!(!problem.message.contains(SECRET), "{problem}");
+        }
+        let invalid = crate::decode::<Configuration>(r#"{"spec":{"tracing":{"zipkin":"http://user:hunter1@zipkin"}}}"#);
+        assert_eq!(
+            invalid.unwrap_err().error,
+            r#"spec.tracing.zipkin: found "http://…@zipkin", expected an object"#
+        );
     }
 
     #[test]

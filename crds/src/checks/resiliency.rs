@@ -29,6 +29,8 @@ const BUILT_IN: [&str; 4] = [
 ];
 /// The one that it may not replace.
 const PROTECTED: &str = "DaprBuiltInActorNotFoundRetries";
+/// Policies that a message lists at most.
+const MOST_SHOWN: usize = 10;
 /// Retries of a built-in policy at least.
 const FEWEST: i64 = 3;
 
@@ -169,7 +171,7 @@ impl Findings {
                 "" => self.field(&warnings::ACTOR_SCOPE, &field),
                 "id" | "type" | "both" => {}
                 scope => self.value(
-                    &rejections::CIRCUIT_BREAKER_SCOPE,
+                    &warnings::CIRCUIT_BREAKER_SCOPE,
                     format!("{field}.circuitBreakerScope"),
                     scope,
                 ),
@@ -233,7 +235,17 @@ impl Findings {
         let is_defined = defined.is_some_and(|defined| defined.contains_key(name));
         if !is_defined && !built_in.contains(&name) && name != PROTECTED {
             let known = defined.into_iter().flat_map(BTreeMap::keys).map(String::as_str);
-            self.value_with(&warnings::POLICY_UNKNOWN, field, name, || suggestion(name, known));
+            self.value_with(&warnings::POLICY_UNKNOWN, field, name, || {
+                let some: Vec<&str> = known.clone().take(MOST_SHOWN + 1).collect();
+                let defined = match &some[..] {
+                    [] => " (it defines none)".to_owned(),
+                    [shown @ .., _] if shown.len() == MOST_SHOWN => {
+                        format!(" (it defines {} and others)", shown.join(", "))
+                    }
+                    all => format!(" (it defines {})", all.join(", ")),
+                };
+                defined + &suggestion(name, known)
+            });
         }
     }
 

@@ -30,6 +30,11 @@ pub(crate) fn subscription_v2alpha1(subscription: &v2alpha1::Subscription) -> Ve
     findings.0
 }
 
+/// Whether a text can be the condition of a rule; an empty one takes every message.
+pub(crate) fn is_match(text: &str) -> bool {
+    text.trim().is_empty() || expression::names(text).is_some()
+}
+
 impl Findings {
     fn topic(&mut self, pubsub: &str, topic: &str, dead_letters: Option<&str>) {
         for (field, name) in [("spec.pubsubname", pubsub), ("spec.topic", topic)] {
@@ -57,9 +62,8 @@ impl Findings {
             if rule.path.is_empty() {
                 self.field(&warnings::ROUTE_PATH_EMPTY, format!("{field}.path"));
             }
-            if rule.match_.trim().is_empty() {
-                takes_all = true;
-            } else if expression::names(&rule.match_).is_none() {
+            takes_all |= rule.match_.trim().is_empty();
+            if !is_match(&rule.match_) {
                 self.value(&rejections::ROUTE_MATCH, format!("{field}.match"), &rule.match_);
             }
         }

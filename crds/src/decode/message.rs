@@ -1,5 +1,7 @@
 //! What is wrong with an object, in words for those who write manifests.
 
+use outrigger_core::text::without_credentials;
+
 /// Longest text of a value that is quoted, in characters.
 const LONGEST_VALUE: usize = 100;
 /// Longest message, in characters: conditions and events have limits of their own, and one bad value may be megabytes.
@@ -36,10 +38,12 @@ fn value(found: &str) -> String {
         "null" => found.to_owned(),
         found => {
             let (_, plain) = found.split_once(' ').unwrap_or(("", found));
-            shortened(
-                plain.strip_prefix("point ").unwrap_or(plain).trim_matches('`'),
-                LONGEST_VALUE,
-            )
+            let plain = plain.strip_prefix("point ").unwrap_or(plain).trim_matches('`');
+            let quoted = plain.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            match quoted.filter(|text| text.contains("://")) {
+                Some(url) => shortened(&format!("\"{}\"", without_credentials(url)), LONGEST_VALUE),
+                None => shortened(plain, LONGEST_VALUE),
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn rules() -> String {
 The API server refuses an object that breaks one of these. The message names the field, what was found and what was expected:
 
 ```text
-The Component \"store\" is invalid: spec.type: Invalid value: \"redis\": \"redis\" is not of the form <category>.<name>, such as state.redis
+The Component \"store\" is invalid: spec.type: Invalid value: \"redis\": \"redis\" is no component type: expected <category>.<name>, such as state.redis
 ```
 
 Outrigger's own rules refuse only what no stock sidecar or operator can use; the tables name that failure. No rule asks for a field that
@@ -138,7 +138,7 @@ fn check(rule: &Rule) -> String {
     match &rule.enforcement {
         Enforcement::Warn => String::new(),
         Enforcement::Reject(Check::Keyword(keyword, value)) => format!("`{keyword}: {}`", value_text(value)),
-        Enforcement::Reject(Check::Upstream(rule) | Check::Field { rule, .. } | Check::Parent { rule, .. }) => {
+        Enforcement::Reject(Check::Upstream(rule) | Check::Field { rule, .. }) => {
             // The longest code span may itself have backticks.
             format!("`` {rule} ``")
         }

@@ -33,14 +33,6 @@ fn add(rule: &Rule, field: &str, schema: &mut Json) {
         Check::Keyword(keyword, value) => found[*keyword] = value.json(),
         Check::Upstream(cel) => validate(found, json!({ "rule": cel, "message": rule.says })),
         Check::Field { rule: cel, found: text } => validate(found, ours(rule, cel, *text)),
-        Check::Parent { rule: cel, found: text } => {
-            let (parent, name) = field.split_at(field.rfind('.').unwrap_or_default());
-            let mut validation = ours(rule, cel, *text);
-            validation["fieldPath"] = name.into();
-            if let Some(parent) = walk(schema, parent) {
-                validate(parent, validation);
-            }
-        }
     }
 }
 

@@ -40,12 +40,8 @@ pub enum Check {
     /// A CEL expression that must be true, over the field itself.
     Field {
         rule: &'static str,
-        /// CEL expression for the text that was found, unless the message cannot hold it.
-        found: Option<&'static str>,
-    },
-    /// The same over the object that the field is in.
-    Parent {
-        rule: &'static str,
+        /// CEL expression for the text that was found, unless the message cannot hold it, or Kubernetes cannot tell beforehand
+        /// how long it can be, as of numbers and of joined texts.
         found: Option<&'static str>,
     },
     /// A CEL expression and its fixed message, as upstream has them.
@@ -94,6 +90,14 @@ mod tests {
         schemas(kind)
             .iter_mut()
             .any(|schema| apply::walk(schema, field).is_some())
+    }
+
+    #[test]
+    fn messages_say_what_was_expected() {
+        for rule in rejections::ALL.iter().chain(warnings::ALL) {
+            let (wrong, expected) = rule.says.split_once(": expected ").unwrap_or_default();
+            assert!(!wrong.is_empty() && !expected.is_empty(), "{:?}", rule.says);
+        }
     }
 
     #[test]

@@ -2,13 +2,11 @@
 //!
 //! Only values that every stock program fails on, and never the absence of a field that upstream lets be absent. Nothing
 //! here uses `x-kubernetes-list-type` or `required`: an object stored before a rule existed stays editable, since API
-//! servers from 1.30 on check a rule again only where the value changes, and those two are exceptions to that.
+//! servers from 1.30 on check a rule again only where the value changes, and those two are exceptions to that. A rule is
+//! about one field alone: one about two would stand at the object around them, and lock all its other fields. A list is one
+//! field with all that is in it.
 
-use super::{
-    Check::{Field, Parent},
-    Enforcement::Reject,
-    Rule, table,
-};
+use super::{Check::Field, Enforcement::Reject, Rule, table};
 
 /// Sizes that no real object comes near: Kubernetes wants them to know what the rules above cost at most.
 pub static BOUNDS: &[Bound] = &[
@@ -47,13 +45,6 @@ pub static BOUNDS: &[Bound] = &[
         256,
     ),
     Bound::new("Resiliency", "spec.policies.circuitBreakers{}.trip", "maxLength", 512),
-    Bound::new("Resiliency", "spec.targets.actors", "maxProperties", 5_000),
-    Bound::new(
-        "Resiliency",
-        "spec.targets.actors{}.circuitBreakerScope",
-        "maxLength",
-        256,
-    ),
     Bound::new("Subscription", "spec.routes.rules", "maxItems", 125),
     Bound::new("Subscription", "spec.routes.rules[].match", "maxLength", 2_048),
 ];
@@ -69,6 +60,13 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// The bound of a field, if it has one.
+    pub(crate) fn of(kind: &str, field: &str) -> Option<usize> {
+        let mut bounds = BOUNDS.iter();
+        let bound = bounds.find(|bound| (bound.kind, bound.field) == (kind, field))?;
+        usize::try_from(bound.value).ok()
+    }
+
     const fn new(kind: &'static str, field: &'static str, keyword: &'static str, value: u32) -> Self {
         Self {
             kind,
@@ -135,7 +133,7 @@ table! {
     COMPONENT_TYPE = Rule {
         kinds: &["Component"],
         fields: &["spec.type"],
-        says: "is not of the form <category>.<name>, such as state.redis",
+        says: "is no component type: expected <category>.<name>, such as state.redis",
         effect: "daprd has no such component: it exits, or goes on without it if it has `ignoreErrors`",
         enforcement: Reject(Field { rule: "self.matches('^[^.]+[.].+$')", found: Some("self") }),
     };
@@ -155,20 +153,10 @@ table! {
         effect: "the operator cannot decode the object, and with it no list of Configurations of any namespace",
         enforcement: Reject(Field { rule: concat!("self.matches('^[+-]?(", go_duration!(), ")$')"), found: Some("self") }),
     };
-    OTEL_PROTOCOL = Rule {
-        kinds: &["Configuration"],
-        fields: &["spec.tracing.otel.protocol"],
-        says: "is no protocol of OpenTelemetry: expected grpc or http",
-        effect: "daprd exits at start: `invalid protocol … provided for Otel endpoint`",
-        enforcement: Reject(Parent {
-            rule: "self.endpointAddress == '' || self.protocol in ['', 'grpc', 'http']",
-            found: Some("self.protocol"),
-        }),
-    };
     ZIPKIN_ADDRESS = Rule {
         kinds: &["Configuration"],
         fields: &["spec.tracing.zipkin.endpointAddress"],
-        says: "is not a URL with scheme and host, such as http://zipkin:9411/api/v2/spans",
+        says: "is no URL: expected scheme and host, such as http://zipkin:9411/api/v2/spans",
         effect: "daprd exits at start: `invalid collector URL`",
         enforcement: Reject(Field {
             rule: r"self == '' || self.matches(r'^[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]')",
@@ -185,7 +173,7 @@ table! {
     SECRET_STORE_TWICE = Rule {
         kinds: &["Configuration"],
         fields: &["spec.secrets.scopes"],
-        says: "has a storeName more than once: expected one item for each secret store",
+        says: "names a secret store more than once: expected one item for each",
         effect: "daprd exits at start: `storeName is repeated in secrets configuration`",
         enforcement: Reject(Field {
             rule: "self.all(a, self.exists_one(b, b.storeName == a.storeName))",
@@ -210,7 +198,7 @@ table! {
     MCP_URL = Rule {
         kinds: &["MCPServer"],
         fields: &["spec.endpoint.streamableHTTP.url", "spec.endpoint.sse.url"],
-        says: "is not an http or https URL with a host",
+        says: "is no URL of a server: expected http or https with a host, such as https://api.example.com",
         effect: "daprd reports `failed security validation` and exits, or goes on without the server if it has `ignoreErrors`",
         enforcement: Reject(Field { rule: r"self == '' || self.matches(r'(?i)^https?://[^/?#\s]')", found: Some("self") }),
     };
@@ -268,25 +256,13 @@ table! {
     CIRCUIT_BREAKER_TRIP = Rule {
         kinds: &["Resiliency"],
         fields: &["spec.policies.circuitBreakers{}.trip"],
-        says: "is not a CEL expression, such as consecutiveFailures >= 5",
+        says: "is no CEL expression: expected one, such as consecutiveFailures >= 5",
         effect: UNREADABLE_RESILIENCY,
         enforcement: Reject(Field { rule: concat!(
                 "self == '' || (",
                 cel_expression!(),
                 r#") && (self.matches(r'''["']|//''') || self.split('(').size() == self.split(')').size())"#,
             ), found: Some("self") }),
-    };
-    CIRCUIT_BREAKER_SCOPE = Rule {
-        kinds: &["Resiliency"],
-        fields: &["spec.targets.actors{}.circuitBreakerScope"],
-        says: "is no scope of a circuit breaker: expected id, type or both",
-        effect: "daprd logs `unknown circuit breaker scope`, and drops every target that it has not read yet, those of \
-            components always",
-        enforcement: Reject(Parent {
-            rule: "!has(self.circuitBreaker) || self.circuitBreaker == '' || !has(self.circuitBreakerScope) || \
-                self.circuitBreakerScope in ['', 'id', 'type', 'both']",
-            found: Some("self.circuitBreakerScope"),
-        }),
     };
     CIRCUIT_BREAKER_CACHE_SIZE = Rule {
         kinds: &["Resiliency"],
@@ -302,7 +278,7 @@ table! {
     ROUTE_MATCH = Rule {
         kinds: &["Subscription"],
         fields: &["spec.routes.rules[].match"],
-        says: "is not a CEL expression, such as event.type == \"order.created\"",
+        says: "is no CEL expression: expected one, such as event.type == \"order.created\"",
         effect: "daprd cannot parse the rule and exits",
         enforcement: Reject(Field { rule: concat!(r"self.matches(r'^\s*$') || ", cel_expression!()), found: Some("self") }),
     };

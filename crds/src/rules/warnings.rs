@@ -48,12 +48,12 @@ table! {
     SCOPE_INVALID = warn(WITH_SCOPES, &["scopes[]"],
         "is no app id: expected at most 58 lower-case letters, digits and dashes",
         "no app has this id, so the scope matches nobody");
-    SCOPE_TWICE = warn(WITH_SCOPES, &["scopes[]"], "is listed more than once", "nothing; the second is useless");
+    SCOPE_TWICE = warn(WITH_SCOPES, &["scopes[]"], "is listed more than once: expected each app once", "nothing; the second is useless");
 
-    PAIR_NAME_EMPTY = warn(WITH_PAIRS, PAIRS, "has no name", "the value reaches nobody");
-    PAIR_NAME_TWICE = warn(WITH_PAIRS, PAIRS, "is the name of more than one item", "daprd uses the last one");
+    PAIR_NAME_EMPTY = warn(WITH_PAIRS, PAIRS, "has no name: expected one", "the value reaches nobody");
+    PAIR_NAME_TWICE = warn(WITH_PAIRS, PAIRS, "is the name of more than one item: expected a name for each", "daprd uses the last one");
     PAIR_NOTHING = warn(WITH_PAIRS, PAIRS,
-        "has none of value, secretKeyRef and envRef", "daprd uses an empty value");
+        "has none of value, secretKeyRef and envRef: expected one of them", "daprd uses an empty value");
     PAIR_VALUE_AND_SECRET = warn(WITH_PAIRS, PAIRS,
         "has both value and secretKeyRef: expected one of them", "the secret replaces the value");
     PAIR_ENV_AND_MORE = warn(WITH_PAIRS, PAIRS,
@@ -63,7 +63,7 @@ table! {
         and does not begin with DAPR_",
         "daprd logs a warning and uses an empty value");
     SECRET_NAME_EMPTY = warn(WITH_PAIRS, &["….secretKeyRef.name"],
-        "has a secretKeyRef without the name of a secret", "the reference is ignored");
+        "has a secretKeyRef without the name of a secret: expected one", "the reference is ignored");
     SECRET_NAME_INVALID = warn(WITH_PAIRS, &["….secretKeyRef.name"],
         "is no name of a Secret: expected lower-case letters, digits, dashes and dots",
         "the operator finds no such Secret and answers every list of the namespace with an error");
@@ -72,7 +72,7 @@ table! {
         "the Secret has no such key; the value stays empty");
 
     COMPONENT_CATEGORY = warn(COMPONENT, &["spec.type"],
-        "is of a category that stock sidecars do not know",
+        "is of a category that stock sidecars do not know: expected bindings, configuration, conversation, crypto, lock, middleware, pubsub, secretstores or state",
         "daprd reports `incorrect type` and exits, or goes on without the component if it has `ignoreErrors`");
     COMPONENT_MIDDLEWARE = warn(COMPONENT, &["spec.type"],
         "is no middleware that stock sidecars know: expected middleware.http.<name>",
@@ -84,10 +84,10 @@ table! {
         "is not a duration above zero: expected a number with a unit, such as 10s",
         "daprd uses 5s when it is not a duration");
     COMPONENT_KEY_PREFIX = warn(COMPONENT, &["spec.metadata[name=keyPrefix]"],
-        "contains ||, which separates prefix and key",
+        "contains ||, which separates prefix and key: expected a prefix without it",
         "daprd refuses the state store");
     COMPONENT_TRUTH = warn(COMPONENT, &["spec.metadata[name=actorStateStore]"],
-        "is neither true nor false", "daprd reads it as false");
+        "is neither true nor false: expected one of them", "daprd reads it as false");
     COMPONENT_ENCRYPTION_KEY = warn(COMPONENT, &[
         "spec.metadata[name=primaryEncryptionKey]",
         "spec.metadata[name=secondaryEncryptionKey]",
@@ -102,24 +102,27 @@ table! {
         "daprd skips what has not the form, so the app is not limited");
 
     SAMPLING_RATE = warn(CONFIGURATION, &["spec.tracing.samplingRate"],
-        "is not a number from 0 to 1", "daprd uses 0.0001 when it is no number, and traces all or nothing when it is out of range");
+        "is no sampling rate: expected a number from 0 to 1", "daprd uses 0.0001 when it is no number, and traces all or nothing when it is out of range");
     OTEL_ADDRESS = warn(CONFIGURATION, &["spec.tracing.otel.endpointAddress"],
-        "is not a host with a port, such as collector:4317", "daprd sends spans nowhere");
+        "is no address: expected a host with a port, such as collector:4317", "daprd sends spans nowhere");
+    OTEL_PROTOCOL = warn(CONFIGURATION, &["spec.tracing.otel.protocol"],
+        "is no protocol of OpenTelemetry: expected grpc or http",
+        "daprd exits at start: `invalid protocol … provided for Otel endpoint`");
     DEFAULT_ACTION = warn(CONFIGURATION, &[
         "spec.accessControl.defaultAction",
         "spec.accessControl.policies[].defaultAction",
         "spec.accessControl.policies[].operations[].action",
     ], "is no action: expected allow or deny", "daprd denies");
     POLICY_IDENTITY = warn(CONFIGURATION, &["spec.accessControl.policies[]"],
-        "needs both trustDomain and namespace of the caller",
+        "lacks trustDomain or namespace: expected both of the caller",
         "daprd exits at start: `invalid access control spec`");
     POLICY_TWICE = warn(CONFIGURATION, &["spec.accessControl.policies[]"],
-        "has more than one policy for the same namespace", "daprd uses the last one");
+        "has more than one policy for the same namespace: expected one", "daprd uses the last one");
     HTTP_VERB = warn(CONFIGURATION, &["spec.accessControl.policies[].operations[].httpVerb[]"],
         "is no HTTP method: expected upper-case letters, such as POST, or *",
         "no request has this method, so the action never applies");
     API_NAME = warn(CONFIGURATION, &["spec.api.allowed[].name", "spec.api.denied[].name"],
-        "is no part of the API of stock sidecars", "the rule matches nothing");
+        "is no part of the API of stock sidecars: expected one, such as invoke, state or publish", "the rule matches nothing");
     API_VERSION = warn(CONFIGURATION, &["spec.api.allowed[].version", "spec.api.denied[].version"],
         "is no version of the API: expected v1, v1alpha1, v1alpha2, v1beta1, or the v1.0 of routes", "the rule matches nothing");
     API_PROTOCOL = warn(CONFIGURATION, &["spec.api.allowed[].protocol", "spec.api.denied[].protocol"],
@@ -131,17 +134,17 @@ table! {
     DENIED_COMPONENT = warn(CONFIGURATION, &["spec.components.deny[]"],
         "is no component type: expected a type, or a type and a version as in bindings.smtp/v1", "daprd ignores the item");
     FEATURE_UNKNOWN = warn(CONFIGURATION, &["spec.features[].name"],
-        "is no feature that stock sidecars know", "nothing; daprd lists it as enabled");
+        "is no feature that stock sidecars know: expected one, such as HotReload", "nothing; daprd lists it as enabled");
     FEATURE_TWICE = warn(CONFIGURATION, &["spec.features[].name"],
-        "is listed more than once", "daprd uses the last one");
+        "is listed more than once: expected each feature once", "daprd uses the last one");
     METRIC_BUCKETS = warn(CONFIGURATION, &[
         "spec.metric.latencyDistributionBuckets",
         "spec.metrics.latencyDistributionBuckets",
         "spec.metric.workflow.latencyDistributionBuckets",
         "spec.metrics.workflow.latencyDistributionBuckets",
-    ], "does not rise from each bound to the next, beginning above zero", "histograms count wrongly");
+    ], "are no bounds of buckets: expected numbers above zero, each larger than the one before", "histograms count wrongly");
     METRIC_REGEX = warn(CONFIGURATION, &["spec.metric.rules[].labels[].regex{}", "spec.metrics.rules[].labels[].regex{}"],
-        "is not a regular expression", "daprd logs an error and applies no rule");
+        "is no regular expression: expected one, such as orders/.+", "daprd logs an error and applies no rule");
     METRIC_PATH = warn(CONFIGURATION, &["spec.metric.http.pathMatching[]", "spec.metrics.http.pathMatching[]"],
         "is no pattern of a path: expected braces only around whole segments, as in /orders/{id}",
         "daprd ends with a panic at start, unless metrics are off");
@@ -156,7 +159,7 @@ table! {
     LIMIT_INCOMPLETE = warn(CONFIGURATION, &[
         "spec.workflow.workflowConcurrencyLimits[]",
         "spec.workflow.activityConcurrencyLimits[]",
-    ], "needs both name and maxConcurrent", "the limit applies to nothing");
+    ], "lacks name or maxConcurrent: expected both", "the limit applies to nothing");
     RETENTION_NEGATIVE = warn(CONFIGURATION, &[
         "spec.workflow.stateRetentionPolicy.anyTerminal",
         "spec.workflow.stateRetentionPolicy.completed",
@@ -170,17 +173,17 @@ table! {
         "has no source: expected the URL, file or text of a key set",
         "sentry exits at start if this is the control plane's configuration");
     SECRET_BOTH_LISTS = warn(CONFIGURATION, &["spec.secrets.scopes[]"],
-        "has both allowedSecrets and deniedSecrets", "daprd ignores deniedSecrets");
+        "has both allowedSecrets and deniedSecrets: expected one of them", "daprd ignores deniedSecrets");
 
     ENDPOINT_URL = warn(ENDPOINT, &["spec.baseUrl"],
-        "is not an http or https URL with a host", "daprd cannot send a request to it");
+        "is no URL of a server: expected http or https with a host, such as https://api.example.com", "daprd cannot send a request to it");
     TLS_EMPTY = warn(ENDPOINT, &["spec.clientTLS"],
-        "has neither rootCA nor privateKey", "daprd ends with a panic at start");
+        "has neither rootCA nor privateKey: expected one of them or both", "daprd ends with a panic at start");
     TLS_NO_CERTIFICATE = warn(ENDPOINT, &["spec.clientTLS"],
-        "has privateKey without certificate", "daprd ends with a panic at start");
+        "has privateKey without certificate: expected both", "daprd ends with a panic at start");
     TLS_NO_KEY = warn(ENDPOINT, &["spec.clientTLS"],
-        "has certificate without privateKey", "daprd ignores the certificate");
-    TLS_DOCUMENT = warn(ENDPOINT, TLS_DOCUMENTS, "has neither value nor secretKeyRef",
+        "has certificate without privateKey: expected both", "daprd ignores the certificate");
+    TLS_DOCUMENT = warn(ENDPOINT, TLS_DOCUMENTS, "has neither value nor secretKeyRef: expected one of them",
         "daprd goes on as if it was not there");
     TLS_BOTH = warn(ENDPOINT, TLS_DOCUMENTS,
         "has both value and secretKeyRef: expected one of them", "the secret replaces the value");
@@ -193,10 +196,10 @@ table! {
     MCP_TWO_IDENTITIES = warn(MCP, &["spec.endpoint.streamableHTTP.auth", "spec.endpoint.sse.auth"],
         "has both oauth2 and spiffe: expected one of them", "daprd ignores spiffe");
     MCP_NO_SECRET = warn(MCP, &["spec.endpoint.streamableHTTP.auth.oauth2", "spec.endpoint.sse.auth.oauth2"],
-        "has no secretKeyRef for the client secret",
+        "has no secretKeyRef for the client secret: expected one",
         "daprd exits, or goes on without the server if it has `ignoreErrors`");
     MCP_TIMEOUT_ZERO = warn(MCP, &["spec.endpoint.streamableHTTP.timeout", "spec.endpoint.sse.timeout"],
-        "is not above zero", "every call fails, or daprd's own timeout holds");
+        "is not above zero: expected a duration such as 30s", "every call fails, or daprd's own timeout holds");
     MCP_ENV_NAME = warn(MCP, &["spec.endpoint.stdio.env[].name"],
         "is no name of an environment variable: expected one without = and line breaks", "daprd refuses the server");
 
@@ -205,20 +208,23 @@ table! {
         "spec.targets.actors{}",
         "spec.targets.components{}.inbound",
         "spec.targets.components{}.outbound",
-    ], "names a policy that the object does not define", "daprd applies none, unless another Resiliency defines it");
+    ], "names a policy that the object does not define: expected one of its own", "daprd applies none, unless another Resiliency defines it");
     TARGET_EMPTY = warn(RESILIENCY, &["spec.targets.apps{}", "spec.targets.actors{}", "spec.targets.components{}"],
-        "names no policy", "daprd applies none, not even the default policies");
+        "names no policy: expected one at least", "daprd applies none, not even the default policies");
     ACTOR_SCOPE = warn(RESILIENCY, &["spec.targets.actors{}"],
         "has circuitBreaker without circuitBreakerScope: expected id, type or both",
         "daprd logs `actor circuit breakers must include scope`, and drops every target that it has not read yet");
+    CIRCUIT_BREAKER_SCOPE = warn(RESILIENCY, &["spec.targets.actors{}.circuitBreakerScope"],
+        "is no scope of a circuit breaker: expected id, type or both",
+        "daprd logs `unknown circuit breaker scope`, and drops every target that it has not read yet, those of components always");
     RETRY_COUNT = warn(RESILIENCY, &["spec.policies.retries{}.maxRetries"],
-        "is below -1, which means without end", "daprd retries without end");
+        "is below -1, which means without end: expected -1 or more", "daprd retries without end");
     RETRY_PROTECTED = warn(RESILIENCY, &["spec.policies.retries{}"],
-        "is a built-in policy that cannot be replaced", "daprd logs a warning and keeps its own");
+        "is a built-in policy that cannot be replaced: expected another name", "daprd logs a warning and keeps its own");
     RETRY_BUILT_IN = warn(RESILIENCY, &["spec.policies.retries{}.maxRetries"],
         "is too few for a built-in policy: expected 3 or more", "daprd retries 3 times");
     RETRY_UNUSED = warn(RESILIENCY, &["spec.policies.retries{}.duration", "spec.policies.retries{}.maxInterval"],
-        "has no effect with this policy", "daprd ignores it: duration is for constant, maxInterval for exponential");
+        "has no effect with this policy: expected duration with constant, maxInterval with exponential", "daprd ignores it: duration is for constant, maxInterval for exponential");
     TRIP_UNKNOWN = warn(RESILIENCY, &["spec.policies.circuitBreakers{}.trip"],
         "is no count of a circuit breaker: expected requests, totalSuccesses, totalFailures, consecutiveSuccesses or \
         consecutiveFailures",
@@ -231,21 +237,21 @@ table! {
     ROUTE_PATH_EMPTY = warn(SUBSCRIPTION, &["spec.routes.rules[].path"],
         "is empty: expected a path of the app", "daprd sends messages to the root of the app");
     ROUTE_UNREACHED = warn(SUBSCRIPTION, &["spec.routes.rules[]", "spec.routes.default"],
-        "is never reached: an earlier rule without a condition takes every message", "the path gets no message");
+        "is never reached, since an earlier rule without a condition takes every message: expected that one last", "the path gets no message");
     DEAD_LETTER_LOOP = warn(SUBSCRIPTION, &["spec.deadLetterTopic"],
-        "is the topic itself", "a message that cannot be delivered comes back without end");
+        "is the topic itself: expected another one", "a message that cannot be delivered comes back without end");
     BULK_NEGATIVE = warn(SUBSCRIPTION, &["spec.bulkSubscribe.maxMessagesCount", "spec.bulkSubscribe.maxAwaitDurationMs"],
         "is negative: expected 0 or more", "daprd uses its default");
     BULK_OFF = warn(SUBSCRIPTION, &["spec.bulkSubscribe"],
-        "sets limits while enabled is false", "messages are delivered one by one");
+        "sets limits while enabled is false: expected enabled: true, or no limits", "messages are delivered one by one");
     RAW_PAYLOAD = warn(SUBSCRIPTION, &["spec.metadata.rawPayload"],
-        "is neither true nor false", "daprd reads it as false");
+        "is neither true nor false: expected one of them", "daprd reads it as false");
 
     WORKFLOW_CALLER = warn(POLICY, &["spec.rules[].callers[].appID"],
         "is no app id: expected at most 58 lower-case letters, digits and dashes",
         "no app has this id, so nobody is allowed");
     WORKFLOW_TWICE = warn(POLICY, &["spec.rules[].callers[].appID"],
-        "is listed more than once in the rule", "nothing; the second is useless");
+        "is listed more than once in the rule: expected each app once", "nothing; the second is useless");
 }
 
 const TLS_DOCUMENTS: &[&str] = &[

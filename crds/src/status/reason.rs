@@ -77,10 +77,7 @@ reasons! {
     SecretStoreNotFound: Accepted "False",
         "`secretStore` names no Component of the namespace, or one whose type is not `secretstores.*`.",
         "Apply the secret store, or correct the name. An empty name means Kubernetes Secrets.";
-    ReferenceUnreadable: Accepted "Unknown",
-        "The operator may not read a Secret, or may not list the Components, that the answer depends on.",
-        "Grant the operator the right that the message names; the chart's value `dapr_operator.secretNamespaces` limits it.";
-    NotAccepted: Ready "False, or Unknown when `Accepted` is",
+    NotAccepted: Ready "False",
         "The resource is not accepted. The message is that of `Accepted`.",
         "As for the reason of `Accepted`.";
     NoSidecars: Ready "True",
@@ -188,7 +185,12 @@ pub(super) const WARNINGS: &[WarningText] = &[
     WarningText {
         kinds: "Component, HTTPEndpoint, MCPServer",
         field: "`auth.secretStore`, `spec.endpoint.*.auth.secretStore`",
-        meaning: "the scopes of the secret store share no app with those of the resource",
+        meaning: "the scopes of the secret store share no app with those of the resource, or the operator may not list Components and did not look for it",
+    },
+    WarningText {
+        kinds: "Component, Configuration, HTTPEndpoint, MCPServer",
+        field: "`….secretKeyRef`",
+        meaning: "the operator may not read the Secret and did not check that it exists; the chart's value `dapr_operator.secretNamespaces` limits the right",
     },
     WarningText {
         kinds: "Resiliency",

@@ -11,12 +11,19 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 use super::{v1alpha1, v2alpha1};
-use crate::resource::{DaprResource, GROUP};
+use crate::{
+    checks,
+    resource::{DaprResource, GROUP},
+    rules::rejections::Bound,
+};
 
 /// On a `v1alpha1` object: `spec.routes` of the `v2alpha1` object without its default, as a JSON object.
 ///
 /// Converting to `v2alpha1` removes it. `spec.route` is the default route, whatever the annotation says of one. What is no
-/// such object (somebody edited it) is left alone and means nothing: reading never fails for it.
+/// such object (somebody edited it) is left alone and means nothing: reading never fails for it. Rules that `v2alpha1` refuses
+/// are refused here too, where nothing else looks at them.
+///
+/// A round trip loses two things that mean nothing: an empty default route of a `v2alpha1` object, and this annotation on one.
 pub const ROUTES_ANNOTATION: &str = "dapr.io/v2alpha1-routes";
 
 /// In place of routes that do not fit into an annotation. Read as `v1alpha1` the object shows the rest of itself; written so,
@@ -93,6 +100,21 @@ enum Reason {
          read; edit it as dapr.io/v2alpha1"
     )]
     OmittedRoutes,
+    #[error(
+        "metadata.annotations[{ROUTES_ANNOTATION}]: {field}: found {found}, expected {expected}; edit it as dapr.io/v2alpha1"
+    )]
+    Rule {
+        field: String,
+        found: String,
+        expected: String,
+    },
+}
+
+/// What the annotation holds.
+struct Kept {
+    routes: Fields,
+    /// The conditions of the rules.
+    matches: Vec<String>,
 }
 
 /// The members of a JSON object.
@@ -162,10 +184,12 @@ fn to_v2(spec: &mut Fields, annotations: &mut BTreeMap<String, String>) -> Resul
     }
     let kept = kept.and_then(|kept| kept_routes(kept));
     let changed = kept.is_some();
-    if changed {
+    let mut routes = Fields::new();
+    if let Some(kept) = kept {
+        check(&kept.matches)?;
         annotations.remove(ROUTES_ANNOTATION);
+        routes = kept.routes;
     }
-    let mut routes = kept.unwrap_or_default();
     let route = text(get(spec, "route"), "spec.route")?.unwrap_or_default();
     spec.remove("route");
     if route.is_empty() {
@@ -201,22 +225,43 @@ fn to_v1(spec: &mut Fields, annotations: &mut BTreeMap<String, String>) -> Resul
 
 /// What the annotation holds, if it is what [`to_v1`] may have written: anything else would be stored although the schema
 /// forbids it.
-fn kept_routes(text: &str) -> Option<Fields> {
+fn kept_routes(text: &str) -> Option<Kept> {
     let routes: Fields = serde_json::from_str(text).ok()?;
     let rules: Vec<Fields> = match routes.get("rules") {
         Some(rules) => serde_json::from_str(rules.get()).ok()?,
         None => Vec::new(),
     };
-    let complete = |rule: &Fields| {
-        ["match", "path"]
-            .iter()
-            .all(|name| get(rule, name).is_some_and(is_text))
-    };
-    (!routes.is_empty() && rules.iter().all(complete)).then_some(routes)
+    let text = |rule: &Fields, name| serde_json::from_str::<String>(rule.get(name)?.get()).ok();
+    let matches = rules.iter().map(|rule| text(rule, "path").and(text(rule, "match")));
+    let matches = matches.collect::<Option<_>>()?;
+    (!routes.is_empty()).then_some(Kept { routes, matches })
 }
 
-fn is_text(value: &RawValue) -> bool {
-    value.get().starts_with('"')
+/// What is refused in a `v2alpha1` object, which the API server checks in the version that was written only.
+fn check(matches: &[String]) -> Result<(), Reason> {
+    const MATCH: &str = "an expression of CEL, such as event.type == \"order.created\"";
+    let bound = |field| Bound::of(v2alpha1::Subscription::KIND, field).unwrap_or(usize::MAX);
+    let (most, longest) = (bound("spec.routes.rules"), bound("spec.routes.rules[].match"));
+    if matches.len() > most {
+        return Err(Reason::Rule {
+            field: "rules".into(),
+            found: matches.len().to_string(),
+            expected: format!("{most} at most"),
+        });
+    }
+    for (index, text) in matches.iter().enumerate() {
+        let expected = match &**text {
+            text if text.chars().count() > longest => format!("{longest} characters at most"),
+            text if !checks::is_match(text) => MATCH.to_owned(),
+            _ => continue,
+        };
+        return Err(Reason::Rule {
+            field: format!("rules[{index}].match"),
+            found: format!("{:?}", quote(text)),
+            expected,
+        });
+    }
+    Ok(())
 }
 
 fn is_null(value: &RawValue) -> bool {

@@ -1,5 +1,7 @@
 //! Text helpers for messages that people read.
 
+use std::borrow::Cow;
+
 /// The name in `known` that is nearest to `word`, when it is near enough to be a typing mistake.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = word.chars().count();
@@ -24,6 +26,23 @@ pub fn shortened(mut text: String, max: usize) -> String {
         text.push_str(ELLIPSIS);
     }
     text
+}
+
+/// A URL, or what was meant as one, without what may be secret in it: user, password, query and fragment.
+pub fn without_credentials(url: &str) -> Cow<'_, str> {
+    let start = url.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = url.split_at(start);
+    // The last one, wherever it is: a password may contain anything when the URL is no correct one.
+    let host = rest.rsplit_once('@').map(|(_, host)| host);
+    let (shown, is_cut) = match host.unwrap_or(rest).split_once(['?', '#']) {
+        Some((shown, _)) => (shown, true),
+        None => (host.unwrap_or(rest), false),
+    };
+    if host.is_none() && !is_cut {
+        return url.into();
+    }
+    let (user, query) = (host.map_or("", |_| "…@"), if is_cut { "?…" } else { "" });
+    format!("{scheme}{user}{shown}{query}").into()
 }
 
 /// Levenshtein distance in characters.
@@ -51,6 +70,22 @@ mod tests {
         assert_eq!(shortened("short".into(), 1024), "short");
         let long = shortened("ä".repeat(1000), 1024);
         assert!(long.len() <= 1024 && long.ends_with('…'));
+    }
+
+    #[test]
+    fn urls_are_shown_without_secrets() {
+        for (url, shown) in [
+            ("http://zipkin:9411/api/v2/spans", "http://zipkin:9411/api/v2/spans"),
+            ("htp://user:secret@host/path", "htp://…@host/path"),
+            ("user:secret@host", "…@host"),
+            ("http://u:se/cr?t@ho@st/p?token=secret#secret", "http://…@st/p?…"),
+            ("host?key=secret", "host?…"),
+            ("//host/#secret", "//host/?…"),
+            ("secret://@", "secret://…@"),
+            ("", ""),
+        ] {
+            assert_eq!(without_credentials(url), shown, "{url}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{fixture::Operator, status_oracle::World};
 
 const EDITS: usize = 1000;
-/// A Secret that vanishes is noticed within a minute.
+/// A Secret that vanishes, and that no sidecar needs, is noticed within three minutes.
 const DEADLINE: Duration = Duration::from_secs(240);
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];

@@ -149,6 +149,55 @@ fn an_edited_annotation_is_used_or_left_alone() {
 }
 
 #[test]
+fn rules_that_v2_refuses_are_refused_in_the_annotation() {
+    let rule = |text: &str| json!({"match": text, "path": "/a"});
+    let refused = |rules: &Value| {
+        let error = converted(&annotated(&json!({"rules": rules}).to_string()), Version::V2Alpha1);
+        error.unwrap_err()
+    };
+    let head = "Subscription shop/orders: metadata.annotations[dapr.io/v2alpha1-routes]: ";
+    for (rules, expected) in [
+        (
+            json!([rule("true"), rule("a and b")]),
+            r#"rules[1].match: found "a and b", expected an expression of CEL, such as event.type == "order.created""#,
+        ),
+        (json!(vec![rule("true"); 126]), "rules: found 126, expected 125 at most"),
+    ] {
+        assert_eq!(
+            refused(&rules),
+            format!("{head}{expected}; edit it as dapr.io/v2alpha1")
+        );
+    }
+    let error = refused(&json!([rule(&format!("'{}'", "é".repeat(2047)))]));
+    assert!(
+        error.ends_with("expected 2048 characters at most; edit it as dapr.io/v2alpha1"),
+        "{error}"
+    );
+    assert!(error.len() < 400, "{error}");
+    let longest = format!("'{}'", "é".repeat(2046));
+    assert_eq!(
+        to_v2(&annotated(&json!({"rules": [rule(&longest)]}).to_string()))["spec"]["routes"]["rules"],
+        json!([rule(&longest)])
+    );
+
+    // One that was stored before there were rules about it can be read, and not lost by an edit in the old version.
+    let stored = v2(json!({"routes": {"rules": [rule("a and b")]}}));
+    let error = converted(&to_v1(&stored), Version::V2Alpha1).unwrap_err();
+    assert!(error.contains("rules[0].match"), "{error}");
+}
+
+#[test]
+fn a_round_trip_loses_what_means_nothing() {
+    let object = to_v2(&to_v1(&v2(json!({"routes": {"default": ""}}))));
+    assert_eq!(object["spec"]["routes"], json!({}));
+    let mut noted = v2(json!({"routes": {"rules": [{"match": "true", "path": "/a"}]}}));
+    noted["metadata"]["annotations"] = json!({ROUTES_ANNOTATION: "any", "mine": "kept"});
+    let object = to_v2(&to_v1(&noted));
+    assert_eq!(object["metadata"]["annotations"], json!({"mine": "kept"}));
+    assert_eq!(object["spec"]["routes"], noted["spec"]["routes"]);
+}
+
+#[test]
 fn an_annotation_copied_to_v2_does_not_come_into_force() {
     let mut object = v2(json!({"routes": {"default": "/r"}}));
     object["metadata"]["annotations"] = json!({ROUTES_ANNOTATION: r#"{"rules":[{"match":"a","path":"/old"}]}"#});
@@ -266,7 +315,8 @@ impl Maker {
 
     fn rules(&mut self) -> Value {
         let rule = |maker: &mut Self| {
-            let mut rule = json!({"match": maker.text(), "path": maker.text()});
+            let matches = ["", " ", "true", "event.type == \"é\\n\"", "has(event.data.a)\n"];
+            let mut rule = json!({"match": matches[maker.0.usize(..matches.len())], "path": maker.text()});
             maker.maybe(&mut rule, "future", |maker| maker.value(2));
             rule
         };

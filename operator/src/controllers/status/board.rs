@@ -28,6 +28,8 @@ use crate::{
     secrets::{Found, lookup},
 };
 
+/// Least time between two writes of one object's status.
+pub(super) const PACE: Duration = Duration::from_secs(1);
 /// Pauses after failed writes of an object's status.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
@@ -391,7 +393,8 @@ impl Board {
     /// Has the object looked at again after a pause, since its status could not be written.
     pub(super) fn failed(&self, id: &Id, now: Instant) {
         if let Some(entry) = self.inner.lock().entries.get_mut(id) {
-            let at = now + entry.retry.next_pause();
+            // Nothing is written more often than it would be without failures.
+            let at = now + entry.retry.next_pause().max(PACE);
             // Edits in between do not hurry it.
             entry.not_before = Some(at);
             self.queue.add(id.clone(), at);
@@ -414,7 +417,7 @@ impl Board {
         };
         match entry.told.replace(outcome).or(before) {
             Some(last) => last != outcome,
-            None => outcome.accepted != Some(true),
+            None => !outcome.accepted,
         }
     }
 }

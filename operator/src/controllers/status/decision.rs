@@ -1,5 +1,7 @@
 //! From what is known of an object to its conditions. No I/O, no clock.
 
+use std::{collections::BTreeMap, iter};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use outrigger_crds::{
     Status, Unresolved,
@@ -8,10 +10,11 @@ use outrigger_crds::{
 };
 
 use super::{
-    links::{Store, Surroundings},
+    board::References,
+    links::{NAMED, Store, Surroundings, some_of},
     reported::{self, Reported},
 };
-use crate::events::shortened;
+use crate::{events::shortened, secrets::Found};
 
 /// Longest message that Kubernetes's conventions allow a condition, in bytes.
 const MAX_MESSAGE: usize = 32 * 1024;
@@ -28,19 +31,32 @@ pub enum Finding {
 }
 
 /// What was found out about the Secrets that an object refers to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretState {
-    /// All could be looked at; these references lead nowhere.
-    Checked(Vec<Unresolved>),
-    /// Whether they exist cannot be told, and why.
-    Unknown(String),
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecretState {
+    /// References that lead nowhere.
+    pub unresolved: Vec<Unresolved>,
+    /// Secrets that may not be read: worth a warning, and nothing to wait for.
+    pub unchecked: Vec<String>,
+}
+
+impl SecretState {
+    /// Sorts what was found of an object's Secrets.
+    pub(super) fn of(references: &dyn References, found: &BTreeMap<String, Found>) -> Self {
+        let may_not_read = |name: &str| matches!(found.get(name), Some(Found::Forbidden));
+        let mut unresolved = references.unresolved(found);
+        unresolved.retain(|missing| missing.cause == Cause::NoKeyNamed || !may_not_read(&missing.secret));
+        let unchecked = found.keys().filter(|name| may_not_read(name)).cloned();
+        Self {
+            unresolved,
+            unchecked: unchecked.collect(),
+        }
+    }
 }
 
 /// Value and reason of `Accepted`; a change of it is worth an Event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// `None`: it cannot be told.
-    pub accepted: Option<bool>,
+    pub accepted: bool,
     pub reason: Reason,
 }
 
@@ -54,13 +70,20 @@ pub struct Verdict {
 /// Judges an object.
 pub fn judge(finding: &Finding, surroundings: &Surroundings, secrets: &SecretState) -> Verdict {
     let (accepted, reason, message, own) = match finding {
-        Finding::Invalid(error) => (Some(false), Reason::InvalidSpec, error.clone(), &Vec::new()),
+        Finding::Invalid(error) => (false, Reason::InvalidSpec, error.clone(), &Vec::new()),
         Finding::Valid { warnings } => {
             let (accepted, reason, message) = judge_references(&surroundings.store, secrets);
             (accepted, reason, message, warnings)
         }
     };
-    let warnings: Vec<_> = own.iter().chain(&surroundings.warnings).map(String::as_str).collect();
+    // First what tells that there may be more to say.
+    let unchecked = unchecked(&secrets.unchecked);
+    let warnings: Vec<_> = unchecked
+        .iter()
+        .chain(own)
+        .chain(&surroundings.warnings)
+        .map(String::as_str)
+        .collect();
     let message = match (message.is_empty(), warnings.is_empty()) {
         (true, true) => "the spec is valid and everything it refers to exists".to_owned(),
         (true, false) => format!("warnings: {}", listed(&warnings)),
@@ -73,24 +96,29 @@ pub fn judge(finding: &Finding, surroundings: &Surroundings, secrets: &SecretSta
     }
 }
 
-fn judge_references(store: &Store, secrets: &SecretState) -> (Option<bool>, Reason, String) {
+fn judge_references(store: &Store, secrets: &SecretState) -> (bool, Reason, String) {
     if let Store::Missing(text) = store {
-        return (Some(false), Reason::SecretStoreNotFound, text.clone());
+        return (false, Reason::SecretStoreNotFound, text.clone());
     }
-    match secrets {
-        SecretState::Checked(unresolved) => {
-            if let Some(first) = unresolved.first() {
-                let texts: Vec<_> = unresolved.iter().map(ToString::to_string).collect();
-                let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-                return (Some(false), reason_of(first.cause), listed(&texts));
-            }
-        }
-        SecretState::Unknown(why) => return (None, Reason::ReferenceUnreadable, why.clone()),
-    }
-    match store {
-        Store::Unknown(why) => (None, Reason::ReferenceUnreadable, why.clone()),
-        _ => (Some(true), Reason::Accepted, String::new()),
-    }
+    let Some(first) = secrets.unresolved.first() else {
+        return (true, Reason::Accepted, String::new());
+    };
+    let shown = secrets.unresolved.iter().take(MAX_WARNINGS + 1);
+    let texts: Vec<_> = shown.map(ToString::to_string).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    (false, reason_of(first.cause), listed(&texts))
+}
+
+fn unchecked(secrets: &[String]) -> Option<String> {
+    let [first, others @ ..] = secrets else {
+        return None;
+    };
+    let many = if others.is_empty() { "" } else { "s" };
+    let names = iter::once(first).chain(others).take(NAMED + 1);
+    let names = some_of(names.map(|name| format!("{name:?}")).collect());
+    Some(format!(
+        "the operator may not read Secret{many} {names} in this namespace: not checked, expected to exist"
+    ))
 }
 
 fn reason_of(cause: Cause) -> Reason {
@@ -112,8 +140,8 @@ fn listed(texts: &[&str]) -> String {
 /// Value, reason and message of `Ready`.
 fn ready(verdict: &Verdict, reported: &Reported) -> (Option<bool>, Reason, String) {
     match verdict.outcome.accepted {
-        Some(true) => reported::ready(reported),
-        other => (other, Reason::NotAccepted, verdict.message.clone()),
+        true => reported::ready(reported),
+        false => (Some(false), Reason::NotAccepted, verdict.message.clone()),
     }
 }
 
@@ -128,7 +156,7 @@ pub fn next_status(
     let Outcome { accepted, reason } = verdict.outcome;
     let (is_ready, ready_reason, ready_message) = ready(verdict, reported);
     let conditions = [
-        (ConditionType::Accepted, accepted, reason, verdict.message.clone()),
+        (ConditionType::Accepted, Some(accepted), reason, verdict.message.clone()),
         (
             ConditionType::Ready,
             is_ready,
@@ -172,16 +200,16 @@ impl Outcome {
         let condition = status.condition(ConditionType::Accepted)?;
         let known = |reason: &&Reason| reason.as_str() == condition.reason;
         Some(Self {
-            accepted: [Some(true), Some(false), None]
+            accepted: [true, false]
                 .into_iter()
-                .find(|value| text(*value) == condition.status)?,
+                .find(|value| text(Some(*value)) == condition.status)?,
             reason: *Reason::ALL.iter().find(known)?,
         })
     }
 }
 
-fn text(accepted: Option<bool>) -> &'static str {
-    match accepted {
+fn text(value: Option<bool>) -> &'static str {
+    match value {
         Some(true) => "True",
         Some(false) => "False",
         None => "Unknown",

@@ -1,3 +1,5 @@
+use outrigger_crds::Component;
+
 use super::*;
 
 fn valid(warnings: &[&str]) -> Finding {
@@ -7,14 +9,17 @@ fn valid(warnings: &[&str]) -> Finding {
 }
 
 fn unresolved(cause: Cause) -> SecretState {
-    SecretState::Checked(vec![Unresolved {
-        field: "spec.metadata[1]".into(),
-        item: "redisPassword".into(),
-        secret: "auth".into(),
-        key: "password".into(),
-        cause,
-        fatal: true,
-    }])
+    SecretState {
+        unresolved: vec![Unresolved {
+            field: "spec.metadata[1]".into(),
+            item: "redisPassword".into(),
+            secret: "auth".into(),
+            key: "password".into(),
+            cause,
+            fatal: true,
+        }],
+        ..nothing()
+    }
 }
 
 fn at(second: i64) -> Time {
@@ -22,7 +27,7 @@ fn at(second: i64) -> Time {
 }
 
 fn nothing() -> SecretState {
-    SecretState::Checked(Vec::new())
+    SecretState::default()
 }
 
 fn alone() -> Surroundings {
@@ -33,7 +38,7 @@ fn store(store: Store) -> Surroundings {
     Surroundings { store, ..alone() }
 }
 
-fn outcome(accepted: Option<bool>, reason: Reason) -> Outcome {
+fn outcome(accepted: bool, reason: Reason) -> Outcome {
     Outcome { accepted, reason }
 }
 
@@ -44,7 +49,7 @@ fn warnings_never_refuse() {
         ..alone()
     };
     let verdict = judge(&valid(&["spec.type: unknown category"]), &surroundings, &nothing());
-    assert_eq!(verdict.outcome, outcome(Some(true), Reason::Accepted));
+    assert_eq!(verdict.outcome, outcome(true, Reason::Accepted));
     assert_eq!(
         verdict.message,
         "warnings: spec.type: unknown category; scopes[0]: no app"
@@ -84,7 +89,7 @@ fn what_is_missing_refuses_and_is_named() {
         ),
     ] {
         let verdict = judge(&valid(&["w"]), &surroundings, &secrets);
-        assert_eq!(verdict.outcome, outcome(Some(false), reason));
+        assert_eq!(verdict.outcome, outcome(false, reason));
         assert_eq!(verdict.message, message);
     }
     let verdict = judge(
@@ -92,21 +97,46 @@ fn what_is_missing_refuses_and_is_named() {
         &alone(),
         &nothing(),
     );
-    assert_eq!(verdict.outcome, outcome(Some(false), Reason::InvalidSpec));
+    assert_eq!(verdict.outcome, outcome(false, Reason::InvalidSpec));
 }
 
 #[test]
-fn what_cannot_be_told_is_unknown() {
-    for (surroundings, secrets) in [
-        (alone(), SecretState::Unknown("not allowed".into())),
-        (store(Store::Unknown("not allowed".into())), nothing()),
-    ] {
-        let verdict = judge(&valid(&[]), &surroundings, &secrets);
-        assert_eq!(verdict.outcome, outcome(None, Reason::ReferenceUnreadable));
-        assert_eq!(verdict.message, "not allowed");
-        let status = next_status(&verdict, &Reported::default(), Some(1), None, &at(1)).unwrap();
-        assert_eq!(status.condition(ConditionType::Ready).unwrap().status, "Unknown");
+fn what_may_not_be_read_is_a_warning_and_nothing_to_wait_for() {
+    let unchecked = |names: &[&str]| SecretState {
+        unchecked: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..nothing()
+    };
+    let verdict = judge(&valid(&["w"]), &alone(), &unchecked(&["auth"]));
+    assert_eq!(verdict.outcome, outcome(true, Reason::Accepted));
+    assert_eq!(
+        verdict.message,
+        r#"warnings: the operator may not read Secret "auth" in this namespace: not checked, expected to exist; w"#
+    );
+    let status = next_status(&verdict, &Reported::default(), Some(1), None, &at(1)).unwrap();
+    for type_ in [ConditionType::Accepted, ConditionType::Ready] {
+        assert_eq!(status.condition(type_).unwrap().status, "True");
     }
+    let verdict = judge(&valid(&[]), &alone(), &unchecked(&["a", "b", "c", "d"]));
+    assert_eq!(
+        verdict.message,
+        r#"warnings: the operator may not read Secrets "a", "b", "c" and others in this namespace: not checked, expected to exist"#
+    );
+
+    // Others may be missing all the same.
+    let component = r#"{"spec": {"type": "state.redis", "metadata": [
+        {"name": "x", "secretKeyRef": {"name": "hidden", "key": "k"}}, {"name": "y", "secretKeyRef": {"name": "gone", "key": "k"}}
+    ]}}"#;
+    let component: Component = outrigger_crds::decode(component).unwrap();
+    let found = BTreeMap::from([
+        ("hidden".to_owned(), Found::Forbidden),
+        ("gone".to_owned(), Found::Missing),
+    ]);
+    let verdict = judge(&valid(&[]), &alone(), &SecretState::of(&component, &found));
+    assert_eq!(verdict.outcome, outcome(false, Reason::SecretNotFound));
+    assert_eq!(
+        verdict.message,
+        r#"spec.metadata[1] (y): Secret "gone" does not exist; warnings: the operator may not read Secret "hidden" in this namespace: not checked, expected to exist"#
+    );
 }
 
 #[test]
@@ -169,7 +199,7 @@ fn an_outcome_is_read_back_from_a_status() {
     for verdict in [
         judge(&valid(&[]), &alone(), &nothing()),
         judge(&valid(&[]), &alone(), &unresolved(Cause::NoSuchKey)),
-        judge(&valid(&[]), &alone(), &SecretState::Unknown("why".into())),
+        judge(&valid(&[]), &store(Store::Missing("none".into())), &nothing()),
     ] {
         let status = next_status(&verdict, &Reported::default(), Some(1), None, &at(1)).unwrap();
         assert_eq!(Outcome::of(&status), Some(verdict.outcome));

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Names that a warning lists at most.
-const NAMED: usize = 3;
+pub(super) const NAMED: usize = 3;
 
 /// How an object depends on others.
 #[derive(Debug, Default)]
@@ -39,13 +39,11 @@ pub struct Surroundings {
 /// What became of the named secret store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Store {
-    /// It exists, or none is named.
+    /// It exists as far as can be told, or none is named.
     #[default]
     Fine,
     /// It does not, and why not.
     Missing(String),
-    /// It cannot be told, and why.
-    Unknown(String),
 }
 
 impl Links {
@@ -96,7 +94,9 @@ impl Links {
             }
             match target {
                 Target::App(id) if pods && !facts.has_app(&named(id)) => {
-                    warnings.push(format!("{field}: no pod in this namespace has the app id {id:?}"));
+                    warnings.push(format!(
+                        "{field}: no pod in this namespace has the app id {id:?}, expected one"
+                    ));
                 }
                 Target::Component { name, category } if components => {
                     let found = facts.component(&named(name));
@@ -108,8 +108,7 @@ impl Links {
         }
         warnings.extend(self.topic.as_ref().and_then(|topic| self.duplicates(key, topic, facts)));
         if self.chosen_by_pods && pods && !facts.is_used(key) {
-            let unused =
-                "metadata.name: no pod in this namespace names this Configuration in its annotation dapr.io/config";
+            let unused = "metadata.name: no pod in this namespace names this Configuration in its annotation dapr.io/config, expected one";
             warnings.push(unused.to_owned());
         }
         let store = match &self.store {
@@ -124,9 +123,13 @@ impl Links {
                     }
                 }
             }
-            Some((field, name)) => Store::Unknown(format!(
-                "{field}: the operator is not allowed to list Components, so it cannot tell whether {name:?} exists"
-            )),
+            Some((field, name)) => {
+                warnings.push(format!(
+                    "{field}: the operator may not list Components, so component {name:?} was not checked, expected one of type \
+                     secretstores.*"
+                ));
+                Store::Fine
+            }
         };
         Some(Surroundings { warnings, store })
     }

@@ -10,6 +10,7 @@ mod gathered;
 mod links;
 mod reported;
 mod topics;
+mod workers;
 mod writer;
 
 pub use self::{

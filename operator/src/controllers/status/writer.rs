@@ -17,24 +17,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    board::{Board, Id, View},
+    board::{Board, Id, PACE, View},
     decision::{Outcome, SecretState, Verdict, judge, next_status},
     gate::{Gate, Refusal},
+    workers::one_at_a_time,
 };
 use crate::{
     FIELD_MANAGER,
     deadline::in_time,
     events::{Events, Notice},
     metrics::Metrics,
-    secrets::{Found, Secrets},
+    secrets::Secrets,
 };
 
-/// Least time between two writes of one object's status.
-const PACE: Duration = Duration::from_secs(1);
 /// How soon an object is looked at again that refers to Secrets which are missing, or cannot be looked up now.
 const RECHECK_MISSING: Duration = Duration::from_secs(5);
-/// How soon one is whose Secrets are all there; sidecars look as often.
-const RECHECK_FOUND: Duration = Duration::from_secs(60);
+/// How soon one is whose Secrets are all there: they seldom vanish.
+const RECHECK_FOUND: Duration = Duration::from_secs(180);
 
 /// Writes what the board says.
 pub struct Writer {
@@ -75,14 +74,8 @@ impl Writer {
     /// Works until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         self.board.begin_term(Instant::now());
-        loop {
-            let id = tokio::select! {
-                () = stop.cancelled() => return,
-                id = self.board.queue.next() => id,
-            };
-            // A write in progress is finished: it ends within its deadline.
-            self.look_at(&id).await;
-        }
+        // What is in progress is finished: it ends within its deadlines.
+        one_at_a_time(&self.board.queue, &stop, async |id: &Id| self.look_at(id).await).await;
     }
 
     async fn look_at(&self, id: &Id) {
@@ -141,7 +134,7 @@ impl Writer {
     /// `None` while nothing can be said: the last status stays, rather than changing with every hiccup of the API server.
     async fn secret_state(&self, id: &Id, view: &View) -> Option<SecretState> {
         let Some(references) = &view.secrets else {
-            return Some(SecretState::Checked(Vec::new()));
+            return Some(SecretState::default());
         };
         let (state, recheck) = match self.secrets.find(&id.key.namespace, references.names()).await {
             Err(error) => {
@@ -149,22 +142,12 @@ impl Writer {
                 (None, RECHECK_MISSING)
             }
             Ok(found) => {
-                let forbidden = found.iter().filter(|(_, found)| matches!(found, Found::Forbidden));
-                let forbidden: Vec<_> = forbidden.map(|(name, _)| format!("{name:?}")).collect();
-                if forbidden.is_empty() {
-                    let unresolved = references.unresolved(&found);
-                    let recheck = match unresolved.is_empty() {
-                        true => RECHECK_FOUND,
-                        false => RECHECK_MISSING,
-                    };
-                    (Some(SecretState::Checked(unresolved)), recheck)
-                } else {
-                    let why = format!(
-                        "the operator is not allowed to read the Secrets {} in this namespace",
-                        forbidden.join(", ")
-                    );
-                    (Some(SecretState::Unknown(why)), RECHECK_FOUND)
-                }
+                let state = SecretState::of(references.as_ref(), &found);
+                let recheck = match state.unresolved.is_empty() {
+                    true => RECHECK_FOUND,
+                    false => RECHECK_MISSING,
+                };
+                (Some(state), recheck)
             }
         };
         self.board.queue.add(id.clone(), Instant::now() + recheck);
@@ -206,7 +189,7 @@ impl Writer {
     async fn tell(&self, id: &Id, view: &View, before: Option<&Status>, verdict: Verdict, after: &Status) {
         if self.board.is_news(id, before.and_then(Outcome::of), verdict.outcome) {
             let notice = Notice {
-                warning: verdict.outcome.accepted != Some(true),
+                warning: !verdict.outcome.accepted,
                 reason: verdict.outcome.reason.as_str(),
                 action: ConditionType::Accepted.as_str(),
                 note: verdict.message,
