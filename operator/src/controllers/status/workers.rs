@@ -1,6 +1,6 @@
 //! Works on several objects at a time.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{collections::HashMap, future::Future, hash::Hash};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
@@ -13,10 +13,10 @@ const WORKERS: usize = 8;
 
 /// Works on the keys of a queue until `stop`, on several at a time, and on each by one worker only: what is due again while it
 /// is worked on comes next.
-pub(super) async fn one_at_a_time<T: Clone + Ord + Hash>(
+pub(super) async fn one_at_a_time<T: Clone + Ord + Hash, F: Future<Output = ()>>(
     queue: &Queue<T>,
     stop: &CancellationToken,
-    work: impl AsyncFn(&T),
+    work: impl Fn(T) -> F,
 ) {
     let mut again: HashMap<T, bool> = HashMap::new();
     let mut workers = FuturesUnordered::new();
@@ -33,9 +33,9 @@ pub(super) async fn one_at_a_time<T: Clone + Ord + Hash>(
                 Some(again) => *again = true,
                 None => {
                     again.insert(key.clone(), false);
-                    let work = &work;
+                    let work = work(key.clone());
                     workers.push(async move {
-                        work(&key).await;
+                        work.await;
                         key
                     });
                 }
@@ -59,12 +59,12 @@ mod tests {
         let (queue, stop) = (Queue::default(), CancellationToken::new());
         let (release, done) = (Notify::new(), Mutex::new(Vec::new()));
         let started = Mutex::new(Vec::new());
-        let work = async |key: &u32| {
-            started.lock().push(*key);
-            if *key == 0 {
+        let work = async |key: u32| {
+            started.lock().push(key);
+            if key == 0 {
                 release.notified().await;
             }
-            done.lock().push(*key);
+            done.lock().push(key);
         };
         let now = Instant::now();
         for key in 0..100 {
@@ -110,7 +110,7 @@ mod tests {
         for key in 0..100 {
             queue.add(key, Instant::now());
         }
-        let work = async |key: &u32| {
+        let work = async |key: u32| {
             let count = {
                 let mut count = now_at_work.lock();
                 *count += 1;
@@ -121,7 +121,7 @@ mod tests {
             *most.lock() = seen;
             tokio::time::sleep(Duration::from_secs(1)).await;
             *now_at_work.lock() -= 1;
-            if *key == 99 {
+            if key == 99 {
                 stop.cancel();
             }
         };

@@ -75,7 +75,12 @@ impl Writer {
     pub async fn run(&self, stop: CancellationToken) {
         self.board.begin_term(Instant::now());
         // What is in progress is finished: it ends within its deadlines.
-        one_at_a_time(&self.board.queue, &stop, async |id: &Id| self.look_at(id).await).await;
+        one_at_a_time(
+            &self.board.queue,
+            &stop,
+            |id: Id| async move { self.look_at(&id).await },
+        )
+        .await;
     }
 
     async fn look_at(&self, id: &Id) {
