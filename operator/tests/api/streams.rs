@@ -42,9 +42,9 @@ async fn what_is_applied_reaches_the_sidecar_and_statuses_do_not() {
     operator.apply::<Component>("db", redis("one")).await;
     assert_eq!(next().await, (ResourceEventType::Created, json!("one")));
     let ready = operator
-        .condition::<Component>("db", ConditionType::Ready, "NoSidecars")
+        .condition::<Component>("db", ConditionType::Ready, "NotReported")
         .await;
-    assert_eq!(ready, "True: accepted; no sidecar has reported on it");
+    assert_eq!(ready, "True: accepted; of 1 sidecar none reports on it");
 
     operator.apply::<Component>("db", redis("two")).await;
     assert_eq!(
@@ -53,7 +53,7 @@ async fn what_is_applied_reaches_the_sidecar_and_statuses_do_not() {
         "the status in between was no event"
     );
     operator
-        .condition::<Component>("db", ConditionType::Ready, "NoSidecars")
+        .condition::<Component>("db", ConditionType::Ready, "NotReported")
         .await;
     let foreign = json!({"status": {"conditions": []}});
     operator
@@ -62,7 +62,7 @@ async fn what_is_applied_reaches_the_sidecar_and_statuses_do_not() {
         .await
         .unwrap();
     operator
-        .condition::<Component>("db", ConditionType::Ready, "NoSidecars")
+        .condition::<Component>("db", ConditionType::Ready, "NotReported")
         .await;
 
     operator
