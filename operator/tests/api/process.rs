@@ -326,12 +326,6 @@ async fn mistakes_end_it_with_a_clear_sentence() {
         ),
         (
             Some("x"),
-            &["-enable-argo-rollout-service-reconciler"],
-            1,
-            "Argo Rollouts are not supported",
-        ),
-        (
-            Some("x"),
             &["-log-level", "loud"],
             1,
             "invalid value for --log-level: loud",
