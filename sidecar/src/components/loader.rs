@@ -1,6 +1,10 @@
 //! Turns resources into instances. One loader owns all changes, so they happen one after the other.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use outrigger_core::GoDuration;
 
@@ -49,6 +53,8 @@ pub struct Loader {
     known: BTreeMap<String, Component>,
     /// Why the resource of that name is not what serves.
     rejected: BTreeMap<String, String>,
+    /// Whose newest version could not be read: it is neither known nor what serves.
+    unreadable: BTreeSet<String>,
 }
 
 impl Loader {
@@ -67,6 +73,7 @@ impl Loader {
             reports,
             known: BTreeMap::new(),
             rejected: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
         }
     }
 
@@ -76,11 +83,12 @@ impl Loader {
     }
 
     /// Takes in that the source has a component that cannot be read. What serves stays.
-    pub fn unreadable(&self, json: &[u8], error: &DecodeError) {
+    pub fn unreadable(&mut self, json: &[u8], error: &DecodeError) {
         tracing::error!(%error, "the operator sent a component that cannot be read");
         if let Some((name, revision)) = identify(json) {
             self.reports
                 .rejected(KIND, &name, &revision, Rejection::unreadable(error));
+            self.unreadable.insert(name);
         }
     }
 
@@ -120,6 +128,7 @@ impl Loader {
             Change::Remove(name) => {
                 self.known.remove(&name);
                 self.rejected.remove(&name);
+                self.unreadable.remove(&name);
                 self.reports.removed(KIND, &name);
                 if self.components.remove(&name) {
                     tracing::info!(component = name, "Component removed");
@@ -138,9 +147,18 @@ impl Loader {
     /// Compares with all resources of the source, and tries again what was rejected: its reason may be gone. Resources that are
     /// missing are removed only if the list is `complete`.
     pub async fn reconcile(&mut self, components: Vec<Component>, complete: bool) {
-        let before: Vec<String> = self.rejected.keys().cloned().collect();
+        let mut again: BTreeSet<String> = self.rejected.keys().cloned().collect();
         for component in &components {
-            self.is_known(component);
+            if !self.is_known(component) && self.known.contains_key(&component.name) {
+                again.insert(component.name.clone());
+            }
+        }
+        if complete {
+            for name in std::mem::take(&mut self.unreadable) {
+                if !self.known.contains_key(&name) {
+                    self.reports.removed(KIND, &name);
+                }
+            }
         }
         let (mut changes, duplicates) = diff(&self.known, components);
         changes.retain(|change| complete || matches!(change, Change::Put(_)));
@@ -155,18 +173,22 @@ impl Loader {
         for change in changes {
             self.apply(change).await;
         }
-        for name in before.into_iter().filter(|name| !changed.contains(name)) {
+        for name in again.into_iter().filter(|name| !changed.contains(name)) {
             if let Some(component) = self.known.get(&name).cloned() {
                 self.replace(&component).await;
             }
         }
     }
 
-    /// Whether a component is as it is known, but for its revision, which is noted.
+    /// Whether a component is as it is known and judged, but for its revision, which is noted.
     fn is_known(&mut self, component: &Component) -> bool {
         let known = self.known.get_mut(&component.name).filter(|known| *known == component);
         let Some(known) = known else { return false };
         known.revision.clone_from(&component.revision);
+        // What could not be read in between was judged last.
+        if self.unreadable.remove(&component.name) {
+            return false;
+        }
         self.reports.revised(KIND, &component.name, &component.revision);
         true
     }

@@ -1,6 +1,6 @@
 //! The stream of reports, which is opened again whenever it ends.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use outrigger_core::backoff::Backoff;
@@ -17,8 +17,8 @@ use crate::text;
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-/// A stream that lasted longer than this worked.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A stream that lasted longer than this worked. Well below the 30 seconds for which the operator keeps what it last heard.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// How long a sidecar that cannot start goes on telling why: the operator needs a moment to pass it on.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -52,13 +52,14 @@ impl Reporter {
                 backoff.reset();
                 warned = false;
             }
-            let wait: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = match ended {
+            // Without an end: an operator that takes no reports is asked again when it may be another one.
+            let mut pause = None;
+            match ended {
                 Err(status) if status.code() == Code::Unimplemented => {
                     tracing::debug!("the operator takes no reports");
-                    Box::pin(reconnected)
                 }
                 ended => {
-                    let pause = backoff.next_pause();
+                    pause = Some(backoff.next_pause());
                     if let Err(status) = ended {
                         let error = text::status(&status);
                         if std::mem::replace(&mut warned, true) {
@@ -70,7 +71,12 @@ impl Reporter {
                             );
                         }
                     }
-                    Box::pin(tokio::time::sleep(pause))
+                }
+            }
+            let wait = async {
+                tokio::select! {
+                    () = reconnected => {}
+                    () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
                 }
             };
             if stop.run_until_cancelled(wait).await.is_none() {

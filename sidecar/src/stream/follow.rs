@@ -11,8 +11,8 @@ use super::SHORTEST_PAUSE;
 use crate::text;
 
 /// Longest pause before the stream is opened again. A stream that lasted longer than this worked, even if it had nothing to say:
-/// operators end connections of a certain age.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// operators end connections of a certain age. An operator that comes back counts its sidecars after 30 seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// What happens on a stream.
 #[derive(Debug)]

@@ -188,3 +188,24 @@ fn timeouts() {
         assert_eq!(init_timeout(text), INIT_TIMEOUT);
     }
 }
+
+#[tokio::test]
+async fn what_could_not_be_read_is_judged_again_when_it_is_as_before() {
+    let (mut loader, components) = loader();
+    let known = component("store", "state.in-memory", "");
+    loader.start(vec![known.clone()]).await.unwrap();
+    let broken = br#"{"metadata":{"name":"store"},"spec":{"type":5}}"#;
+    let error = Component::from_json(broken).unwrap_err();
+    let never_read = br#"{"metadata":{"name":"other"},"spec":{"type":5}}"#;
+
+    loader.unreadable(broken, &error);
+    assert!(loader.reports().any_rejected());
+    loader.apply(Change::Put(known.clone())).await;
+    assert!(!loader.reports().any_rejected());
+
+    loader.unreadable(broken, &error);
+    loader.unreadable(never_read, &error);
+    loader.reconcile(vec![known], true).await;
+    assert!(!loader.reports().any_rejected(), "one is as before, the other is gone");
+    assert!(components.state("store").is_some());
+}
