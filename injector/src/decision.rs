@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use outrigger_core::app_id;
+use outrigger_core::{app_id, text::shortened};
 use outrigger_proto::outrigger::operator::v1::{Owner, Refusal};
 
 use crate::{
@@ -16,6 +16,12 @@ use crate::{
     sidecar::Sidecar,
     warnings,
 };
+
+/// Bytes of a name in what is told of a pod; a valid `apiVersion` is the longest with a group of 253 and a version of 63. Nobody
+/// has checked the pod's own yet, and an app id may be as long as the whole pod.
+const MAX_NAME: usize = 253 + 1 + 63;
+/// Bytes of a message, as an Event's note has them.
+const MAX_MESSAGE: usize = 1024;
 
 /// All that a decision depends on beside the request.
 #[derive(Debug, Clone, Copy)]
@@ -48,18 +54,19 @@ impl Decision {
         }
         let all = [
             ("outcome", self.outcome.name().to_owned()),
-            ("app-id", self.app_id.clone()),
+            ("app-id", name(&self.app_id)),
             ("message", self.message()),
         ];
         all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
     }
 
-    /// All that there is to say to the pod's creator.
+    /// What there is to say to the pod's creator, for those who keep it.
     fn message(&self) -> String {
-        match &self.answer {
+        let message = match &self.answer {
             Answer::Denied(message) => message.clone(),
             _ => warnings::fit(self.warnings.clone()).join("; "),
-        }
+        };
+        shortened(message, MAX_MESSAGE)
     }
 }
 
@@ -135,6 +142,10 @@ fn strictly(decision: Decision) -> Decision {
     )
 }
 
+fn name(text: &str) -> String {
+    shortened(text.to_owned(), MAX_NAME)
+}
+
 /// Who asked for a sidecar, or seems to have, and gets none.
 fn refusal(pod: &Pod, namespace: &str, decision: &Decision) -> Option<Refusal> {
     let reason = match decision.outcome {
@@ -146,14 +157,14 @@ fn refusal(pod: &Pod, namespace: &str, decision: &Decision) -> Option<Refusal> {
         Outcome::Denied => "PodDenied",
     };
     Some(Refusal {
-        namespace: namespace.to_owned(),
-        pod: pod.metadata.name.clone(),
-        generate_name: pod.metadata.generate_name.clone(),
+        namespace: name(namespace),
+        pod: name(&pod.metadata.name),
+        generate_name: name(&pod.metadata.generate_name),
         owner: pod.controller().map(|owner| Owner {
-            api_version: owner.api_version.clone(),
-            kind: owner.kind.clone(),
-            name: owner.name.clone(),
-            uid: owner.uid.clone(),
+            api_version: name(&owner.api_version),
+            kind: name(&owner.kind),
+            name: name(&owner.name),
+            uid: name(&owner.uid),
         }),
         reason: reason.to_owned(),
         message: decision.message(),

@@ -1,7 +1,7 @@
 //! The parts of a Pod that decide about injection. Everything else is never decoded: the patch only adds, so what this build
 //! does not know survives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Deserializer};
 
@@ -122,8 +122,14 @@ impl Pod {
         self.metadata.owner_references.iter().find(|owner| owner.controller)
     }
 
-    pub fn has_volume(&self, name: &str) -> bool {
-        self.spec.volumes.iter().any(|volume| volume.name == name)
+    pub fn volume_names(&self) -> HashSet<&str> {
+        self.spec.volumes.iter().map(|volume| volume.name.as_str()).collect()
+    }
+
+    /// Of the app's containers, without the init containers.
+    pub fn container_names(&self) -> HashSet<&str> {
+        let containers = self.spec.containers.iter();
+        containers.map(|container| container.name.as_str()).collect()
     }
 
     /// Whether some container already is a sidecar; ephemeral containers do not count.

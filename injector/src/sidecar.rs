@@ -1,6 +1,8 @@
 //! What one sidecar is to be: built-in defaults, then the injector's settings, then the pod's annotations. An annotation that
 //! exists is applied even when it is empty.
 
+use std::collections::HashSet;
+
 use outrigger_core::annotations::truthy;
 
 use crate::{
@@ -185,8 +187,11 @@ impl<'a> Sidecar<'a> {
     }
 
     /// Containers of the pod that are pluggable components. Names are not trimmed, as upstream has it.
-    pub fn is_component_container(&self, name: &str) -> bool {
-        !self.pluggable_components.is_empty() && self.pluggable_components.split(',').any(|listed| listed == name)
+    pub fn component_containers(&self) -> HashSet<&'a str> {
+        if self.pluggable_components.is_empty() {
+            return HashSet::new();
+        }
+        self.pluggable_components.split(',').collect()
     }
 }
 

@@ -101,10 +101,11 @@ pub fn of_pod(pod: &Pod, sidecar: &Sidecar<'_>) -> Vec<String> {
         Some(known) => format!("annotation {found} is unknown; did you mean {known}?"),
         None => format!("annotation {found} is unknown and has no effect"),
     }));
+    let volumes = pod.volume_names();
     for annotation in [key::VOLUME_MOUNTS, key::VOLUME_MOUNTS_RW] {
         let entries = volumes::entries(pod.annotation(annotation).unwrap_or_default()).filter_map(Result::ok);
         let missing = entries
-            .filter(|(volume, _)| !pod.has_volume(volume))
+            .filter(|(volume, _)| !volumes.contains(volume))
             .take(MAX_OF_A_KIND);
         warnings.extend(missing.map(|(volume, _)| {
             format!("annotation {annotation}: the pod has no volume {volume:?}; it is not mounted into the sidecar")
@@ -114,9 +115,9 @@ pub fn of_pod(pod: &Pod, sidecar: &Sidecar<'_>) -> Vec<String> {
         warnings.push("the pod has no container of its own; the sidecar will be alone in it".to_owned());
     }
     if !sidecar.pluggable_components.is_empty() {
-        let has = |name: &str| pod.spec.containers.iter().any(|container| container.name == name);
+        let containers = pod.container_names();
         let listed = sidecar.pluggable_components.split(',');
-        let missing = listed.filter(|name| !has(name)).take(MAX_OF_A_KIND);
+        let missing = listed.filter(|name| !containers.contains(name)).take(MAX_OF_A_KIND);
         warnings.extend(missing.map(|name| {
             format!(
                 "annotation {}: the pod has no container {name:?}",

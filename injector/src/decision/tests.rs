@@ -222,6 +222,35 @@ fn the_audit_log_is_told_of_pods_that_concern_us() {
     assert_eq!(audit(json!({"dapr.io/enabled": "yes"}))["outcome"], "not_enabled");
 }
 
+/// The operator takes 4 MiB in one call, and what one pod says must not cost others their Events.
+#[test]
+fn what_is_told_of_a_pod_is_bounded() {
+    let long = "A".repeat(1 << 20);
+    let mut pod = pod(json!({"dapr.io/enabled": "true", "dapr.io/app-id": long}));
+    pod["metadata"]["name"] = json!(long);
+    pod["metadata"]["generateName"] = json!(long);
+    pod["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": long, "kind": long, "name": long, "uid": long, "controller": true}]);
+    let decision = Case::default().decide(&pod);
+    let audit = decision.audit();
+    assert_eq!(audit["app-id"].len(), MAX_NAME);
+    assert_eq!(audit["message"].len(), MAX_MESSAGE);
+    let Refusal {
+        namespace,
+        pod,
+        generate_name,
+        owner,
+        message,
+        ..
+    } = decision.refusal.unwrap();
+    assert_eq!(namespace, "shop");
+    assert!(message.starts_with("invalid app id (input: 'AAA") && message.len() == MAX_MESSAGE);
+    let owner = owner.unwrap();
+    for name in [pod, generate_name, owner.api_version, owner.kind, owner.name, owner.uid] {
+        assert!(name.len() == MAX_NAME && name.ends_with('…'), "{}", name.len());
+    }
+}
+
 #[test]
 fn what_is_needed_and_unknown_denies() {
     let case = Case {

@@ -70,7 +70,8 @@ impl Components {
         brought: &[ComponentContainer],
         warnings: &mut Vec<String>,
     ) -> Self {
-        let is_component = |container: &Container| sidecar.is_component_container(&container.name);
+        let listed = sidecar.component_containers();
+        let is_component = |container: &Container| listed.contains(container.name.as_str());
         let in_pod = indexes(&pod.spec.containers, is_component);
         let native_in_pod = indexes(&pod.spec.init_containers, |container| {
             sidecar.native && container.restart_policy == ALWAYS && is_component(container)

@@ -137,14 +137,12 @@ pub fn entries(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// `[A-Za-z_][A-Za-z0-9_]*=` behind optional white space.
+/// `[A-Za-z_][A-Za-z0-9_]*=` behind optional white space. Looks no further than the next comma, so that a text is read twice at
+/// most, however many commas it has.
 fn starts_assignment(text: &str) -> bool {
     let text = text.trim_start_matches(['\t', '\n', '\x0c', '\r', ' ']);
-    let Some((name, _)) = text.split_once('=') else {
-        return false;
-    };
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+    let behind = text.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && behind.starts_with('=')
 }
 
 /// Secret and key: `name:key`, or one text for both. `None` when there are more colons.
@@ -182,6 +180,20 @@ mod tests {
         assert_eq!(pairs("nothing"), []);
         assert_eq!(pairs(""), []);
         assert_eq!(pairs("x,A=1"), [("A", "1")]);
+        assert_eq!(pairs("A=1,=2, =3,_b9\t=4"), [("A", "1,=2, =3,_b9\t=4")]);
+        assert_eq!(pairs("A=1,\t\r\n _b9=4"), [("A", "1"), ("_b9", "4")]);
+    }
+
+    /// Looking behind each comma for an `=` anywhere would take hours.
+    #[test]
+    fn long_texts_take_no_longer_than_their_length() {
+        const SIZE: usize = 1 << 20;
+        assert_eq!(pairs(&",".repeat(SIZE)), []);
+        assert_eq!(pairs(&", ".repeat(SIZE / 2)), []);
+        assert_eq!(pairs(&",a".repeat(SIZE / 2)), []);
+        assert_eq!(pairs(&",a=".repeat(SIZE / 3)).len(), SIZE / 3);
+        let spaces = format!("A=1,{}", " ".repeat(SIZE));
+        assert_eq!(pairs(&spaces).len(), 1);
     }
 
     #[test]

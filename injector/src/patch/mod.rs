@@ -65,10 +65,11 @@ pub fn patch(injection: &Injection<'_>, sidecar: &Sidecar<'_>, warnings: &mut Ve
     }
     let mut volumes = Volumes::new(pod);
     let needed = volumes::of_sidecar(sidecar, settings);
+    let of_pod = pod.volume_names();
     warnings.extend(
         needed
             .iter()
-            .filter(|volume| pod.has_volume(&volume.name))
+            .filter(|volume| of_pod.contains(volume.name.as_str()))
             .map(|volume| {
                 format!(
                     "the pod has a volume named {} already; the sidecar uses it in place of its own",
@@ -104,10 +105,11 @@ fn add_to_apps(operations: &mut Operations, pod: &Pod, sidecar: &Sidecar<'_>, po
     let containers = pod.spec.containers.iter().enumerate();
     let init = pod.spec.init_containers.iter().enumerate();
     let init = init.filter(|(index, _)| sidecar.native && *index >= position);
+    let components = sidecar.component_containers();
     let apps: Vec<_> = containers
         .map(|(index, container)| (format!("/spec/containers/{index}"), container))
         .chain(init.map(|(index, container)| (format!("/spec/initContainers/{}", index + 1), container)))
-        .filter(|(_, container)| !sidecar.is_component_container(&container.name))
+        .filter(|(_, container)| !components.contains(container.name.as_str()))
         .collect();
     let variables = app_containers::variables(sidecar);
     for (path, container) in &apps {

@@ -124,9 +124,10 @@ pub fn empty_dir(name: &str) -> Volume {
 /// The sidecar's mounts: the user's first.
 pub fn mounts(sidecar: &Sidecar<'_>, settings: &Settings, pod: &Pod, component_sockets: bool) -> Vec<VolumeMount> {
     let mut mounts = Vec::new();
+    let volumes = pod.volume_names();
     for (list, read_only) in [(sidecar.volume_mounts, Some(true)), (sidecar.volume_mounts_rw, None)] {
         for (name, path) in entries(list).filter_map(Result::ok) {
-            if pod.has_volume(name) {
+            if volumes.contains(name) {
                 mounts.push(VolumeMount {
                     read_only,
                     ..mount(name, path)

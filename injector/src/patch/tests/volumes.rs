@@ -3,6 +3,10 @@
 use serde_json::json;
 
 use super::*;
+use crate::{
+    patch::{components::Components, volumes::mounts},
+    warnings,
+};
 
 #[test]
 fn sockets_come_before_the_token() {
@@ -55,6 +59,32 @@ fn mounts_of_the_user_need_a_volume() {
             {"name": "dapr-identity-token", "mountPath": "/var/run/secrets/dapr.io/sentrytoken", "readOnly": true},
         ])
     );
+}
+
+/// Looking through the lists for each entry would take minutes.
+#[test]
+fn long_lists_take_no_longer_than_their_length() {
+    const COUNT: usize = 30_000;
+    let names: Vec<String> = (0..COUNT).map(|number| format!("n{number}")).collect();
+    let last = names.last().unwrap();
+    let mut input = pod(&[
+        ("volume-mounts", &format!("{last}:/m,").repeat(COUNT)),
+        ("pluggable-components", &names.join(",")),
+        ("enable-native-sidecar", "true"),
+    ]);
+    let named = names
+        .iter()
+        .map(|name| json!({"name": name, "restartPolicy": "Always"}));
+    let named: Vec<_> = named.collect();
+    input["spec"]["volumes"] = json!(named);
+    input["spec"]["initContainers"] = json!(named);
+    let pod = Pod::decode(&input.to_string()).unwrap();
+    let settings = settings();
+    let sidecar = Sidecar::resolve(&pod, &settings);
+    assert_eq!(mounts(&sidecar, &settings, &pod, false).len(), COUNT + 1);
+    assert_eq!(warnings::of_pod(&pod, &sidecar).len(), 32);
+    let components = Components::select(&pod, &sidecar, &[], &mut Vec::new());
+    assert_eq!(components.native_position(), COUNT);
 }
 
 #[test]

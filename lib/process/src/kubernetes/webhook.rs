@@ -1,6 +1,7 @@
 //! Serving webhooks to the API server: HTTP/1.1 and HTTP/2 over any listener, with the limits and deadlines that keep slow or
 //! large clients from holding resources.
 
+mod body;
 mod places;
 
 use std::{
@@ -13,12 +14,10 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     serve::Listener,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulConnection},
@@ -31,6 +30,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::body::read;
 use self::places::{Place, Places};
 
 /// A request's header has to arrive within this time.
@@ -117,29 +117,6 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(PING_DEADLINE)
         .max_concurrent_streams(MAX_STREAMS);
     builder
-}
-
-/// The whole body of a review, which must not be empty: at most 8 MiB within nine seconds.
-///
-/// # Errors
-/// The answer to give instead.
-pub async fn read(body: Body) -> Result<Bytes, Response> {
-    let empty = || refusal(StatusCode::BAD_REQUEST, "empty body");
-    let collected = match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 8 MiB"));
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a body cannot be read");
-            return Err(empty());
-        }
-        Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    };
-    if collected.is_empty() {
-        return Err(empty());
-    }
-    Ok(collected)
 }
 
 /// An error in the shape of Go's `http.Error`, whose text the API server hands on.
