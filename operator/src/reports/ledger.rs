@@ -25,6 +25,10 @@ const BATCH: usize = 1 << 20;
 /// Messages of one sidecar that are kept, in bytes. Of further rejections it is known that and why, without a message.
 const MESSAGES: usize = 64 * 1024;
 
+/// Changes that wait for the leader, at most: so many, and two for each sum. A feed with more of them ends: what is gone
+/// need not be told to who begins anew.
+const PENDING: usize = 10_000;
+
 /// All reports of this replica's sidecars.
 #[derive(Default)]
 pub struct Ledger {
@@ -135,7 +139,7 @@ pub struct Entry {
     id: u64,
 }
 
-/// Everything in the ledger, and then what changes. Only the newest feed is fed.
+/// Everything in the ledger, and then what changes. Only the newest feed is fed, and none that falls too far behind.
 pub struct Feed {
     ledger: Arc<Ledger>,
     wake: Arc<Notify>,
@@ -336,10 +340,14 @@ impl Inner {
     }
 
     fn changed(&mut self, object: Object) {
-        if let Some(feed) = &mut self.feed
-            && feed.objects.insert(object)
-        {
+        let bound = 2 * self.sums.len() + PENDING;
+        let Some(feed) = &mut self.feed else { return };
+        if feed.objects.insert(object) {
             feed.wake.notify_one();
+        }
+        if feed.objects.len() > bound {
+            tracing::warn!("more has changed than the leader was told; it will be told everything anew");
+            self.feed = None;
         }
     }
 
@@ -422,7 +430,7 @@ impl Verdict<'_> {
 }
 
 impl Feed {
-    /// The next batch, once something has changed. `None` when there is a newer feed.
+    /// The next batch, once something has changed. `None` when there is a newer feed, or too much was pending.
     pub async fn next(&mut self) -> Option<ShareRequest> {
         loop {
             {

@@ -203,6 +203,22 @@ fn batches_are_bounded_and_rejections_too() {
     assert!(ledger.inner.lock().sums.is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_falls_too_far_behind_ends_and_the_next_begins_with_what_is_left() {
+    let ledger = Arc::<Ledger>::default();
+    let entry = ledger.enter(CART, "cart-1", &[], &[]);
+    let mut feed = ledger.feed();
+    let last = i64::try_from(PENDING).unwrap() + 10;
+    for generation in 1..=last {
+        entry.judge(&[loaded("db", generation)]);
+    }
+    assert!(ledger.inner.lock().feed.is_none());
+    assert!(feed.next().await.is_none());
+    let mut leader = Leader::new(&ledger);
+    assert_eq!(leader.follow(), 1);
+    assert_eq!(leader.counts("db", last), (1, 0));
+}
+
 fn prost_size(batch: &ShareRequest) -> usize {
     let rejections = batch.tallies.iter().flat_map(|tally| &tally.rejections);
     rejections.map(|rejection| rejection.message.len() + 64).sum::<usize>() + batch.tallies.len() * 128
