@@ -143,6 +143,8 @@ pub struct Entry {
 pub struct Feed {
     ledger: Arc<Ledger>,
     wake: Arc<Notify>,
+    /// Whether the last batch held all that was to be sent.
+    drained: bool,
 }
 
 impl Ledger {
@@ -208,6 +210,7 @@ impl Ledger {
         Feed {
             ledger: self.clone(),
             wake,
+            drained: false,
         }
     }
 }
@@ -432,6 +435,10 @@ impl Verdict<'_> {
 impl Feed {
     /// The next batch, once something has changed. `None` when there is a newer feed, or too much was pending.
     pub async fn next(&mut self) -> Option<ShareRequest> {
+        // What changed while that batch was sent waits for the rest as well.
+        if std::mem::take(&mut self.drained) {
+            sleep(COALESCE).await;
+        }
         loop {
             {
                 let mut inner = self.ledger.inner.lock();
@@ -439,6 +446,8 @@ impl Feed {
                     return None;
                 }
                 if let Some(batch) = inner.batch() {
+                    let open = inner.feed.as_ref();
+                    self.drained = open.is_none_or(|open| open.objects.is_empty() && open.apps.is_empty());
                     return Some(batch);
                 }
             }

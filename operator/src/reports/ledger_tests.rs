@@ -1,5 +1,7 @@
 use std::hint::black_box;
 
+use tokio::time::timeout;
+
 use super::*;
 
 const CART: (&str, &str) = ("shop", "cart");
@@ -172,6 +174,24 @@ async fn what_changes_together_is_sent_together() {
     let newer = ledger.feed();
     assert!(feed.next().await.is_none());
     drop((entries, newer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_while_a_batch_is_sent_is_sent_together_too() {
+    let ledger = Arc::<Ledger>::default();
+    let entry = ledger.enter(CART, "cart-1", &[], &[loaded("db", 1)]);
+    let mut feed = ledger.feed();
+    for generation in 1..=3 {
+        assert!(feed.next().await.is_some());
+        entry.judge(&[loaded("bus", generation)]);
+        let mut next = std::pin::pin!(feed.next());
+        assert!(timeout(COALESCE / 2, &mut next).await.is_err());
+        entry.judge(&[loaded("till", generation)]);
+        let batch = next.await.unwrap();
+        let told = |name: &str| batch.tallies.iter().any(|tally| tally.name == name && tally.loaded == 1);
+        assert!(told("bus") && told("till"));
+        entry.judge(&[loaded("db", generation + 1)]);
+    }
 }
 
 #[test]

@@ -279,8 +279,14 @@ impl Board {
     }
 
     fn requeue_affected(&self, inner: &Inner, affected: &Affected, now: Instant) {
+        for id in affected.objects.iter().filter(|id| inner.entries.contains_key(id)) {
+            self.requeue(inner, id, now);
+        }
+        if affected.namespaces.is_empty() {
+            return;
+        }
         for id in inner.entries.keys() {
-            if affected.objects.contains(id) || affected.namespaces.contains(&id.key.namespace) {
+            if affected.namespaces.contains(&id.key.namespace) {
                 self.requeue(inner, id, now);
             }
         }
