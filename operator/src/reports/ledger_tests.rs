@@ -188,7 +188,12 @@ async fn what_changes_while_a_batch_is_sent_is_sent_together_too() {
         assert!(timeout(COALESCE / 2, &mut next).await.is_err());
         entry.judge(&[loaded("till", generation)]);
         let batch = next.await.unwrap();
-        let told = |name: &str| batch.tallies.iter().any(|tally| tally.name == name && tally.loaded == 1);
+        let told = |name: &str| {
+            batch
+                .tallies
+                .iter()
+                .any(|tally| tally.name == name && tally.loaded == 1)
+        };
         assert!(told("bus") && told("till"));
         entry.judge(&[loaded("db", generation + 1)]);
     }
