@@ -135,8 +135,7 @@ impl Secrets {
             }
         }
         let found = self.reader.remembered(ObjectKey::new(namespace, name)).await?;
-        self.watched.was_read(namespace, name, found.clone());
-        Ok(found)
+        Ok(self.watched.was_read(namespace, name, found))
     }
 
     /// The Secrets of these names, as far as they are known already; others are read once.

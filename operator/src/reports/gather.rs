@@ -1,15 +1,21 @@
 //! The side of the leader: takes in what all replicas have summed up, its own included.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use outrigger_core::SpiffeId;
 use outrigger_proto::outrigger::operator::v1::{ShareRequest, ShareResponse, gathering_server::Gathering as Service};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Ledger;
 use crate::{api::Client, controllers::status::Board, metrics::Metrics};
+
+/// Before a feed that ended begins anew.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Brings reports onto the board while this replica leads.
 #[derive(Clone)]
@@ -47,14 +53,22 @@ impl Gatherer {
     pub async fn run(&self, stop: CancellationToken) {
         self.board.begin_gathering(Instant::now());
         self.leading.send_replace(true);
-        let own = Replica::new(&self.board);
-        let mut feed = self.ledger.feed();
-        while let Some(Some(batch)) = stop.run_until_cancelled(feed.next()).await {
-            own.take(batch);
-        }
-        // Another feed takes over when another replica leads, as far as this one knows.
-        stop.cancelled().await;
+        stop.run_until_cancelled(self.gather_own()).await;
         self.leading.send_replace(false);
+    }
+
+    /// Gathers from this replica's own sidecars, for ever. Its feed ends when another one takes over, since another replica
+    /// leads as far as this one knows, and when too much was pending. While this one leads it begins anew.
+    async fn gather_own(&self) {
+        loop {
+            let own = Replica::new(&self.board);
+            let mut feed = self.ledger.feed();
+            while let Some(batch) = feed.next().await {
+                own.take(batch);
+            }
+            drop(own);
+            sleep(PAUSE).await;
+        }
     }
 
     /// The service for replicas with this identity.
@@ -122,5 +136,30 @@ impl Service for Gathering {
             }
         }
         Ok(Response::new(ShareResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_process::kubernetes::watch::ObjectKey;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_takes_its_own_feed_back() {
+        let board = Board::new(ObjectKey::new("dapr-system", "daprsystem"), Arc::default());
+        let ledger = Arc::<Ledger>::default();
+        let gatherer = Gatherer::new(Arc::new(board), ledger.clone());
+        let stop = CancellationToken::new();
+        let taken = async {
+            for _ in 0..3 {
+                let mut other = ledger.feed();
+                let ended = async { while other.next().await.is_some() {} };
+                tokio::time::timeout(PAUSE * 2, ended).await.unwrap();
+            }
+            stop.cancel();
+        };
+        tokio::join!(gatherer.run(stop.clone()), taken);
+        assert!(!*gatherer.leading.borrow());
     }
 }

@@ -25,6 +25,10 @@ const BATCH: usize = 1 << 20;
 /// Messages of one sidecar that are kept, in bytes. Of further rejections it is known that and why, without a message.
 const MESSAGES: usize = 64 * 1024;
 
+/// Changes that wait for the leader, at most: so many, and two for each sum. A feed with more of them ends: what is gone
+/// need not be told to who begins anew.
+const PENDING: usize = 10_000;
+
 /// All reports of this replica's sidecars.
 #[derive(Default)]
 pub struct Ledger {
@@ -135,10 +139,12 @@ pub struct Entry {
     id: u64,
 }
 
-/// Everything in the ledger, and then what changes. Only the newest feed is fed.
+/// Everything in the ledger, and then what changes. Only the newest feed is fed, and none that falls too far behind.
 pub struct Feed {
     ledger: Arc<Ledger>,
     wake: Arc<Notify>,
+    /// Whether the last batch held all that was to be sent.
+    drained: bool,
 }
 
 impl Ledger {
@@ -204,6 +210,7 @@ impl Ledger {
         Feed {
             ledger: self.clone(),
             wake,
+            drained: false,
         }
     }
 }
@@ -336,10 +343,14 @@ impl Inner {
     }
 
     fn changed(&mut self, object: Object) {
-        if let Some(feed) = &mut self.feed
-            && feed.objects.insert(object)
-        {
+        let bound = 2 * self.sums.len() + PENDING;
+        let Some(feed) = &mut self.feed else { return };
+        if feed.objects.insert(object) {
             feed.wake.notify_one();
+        }
+        if feed.objects.len() > bound {
+            tracing::warn!("more has changed than the leader was told; it will be told everything anew");
+            self.feed = None;
         }
     }
 
@@ -422,8 +433,12 @@ impl Verdict<'_> {
 }
 
 impl Feed {
-    /// The next batch, once something has changed. `None` when there is a newer feed.
+    /// The next batch, once something has changed. `None` when there is a newer feed, or too much was pending.
     pub async fn next(&mut self) -> Option<ShareRequest> {
+        // What changed while that batch was sent waits for the rest as well.
+        if std::mem::take(&mut self.drained) {
+            sleep(COALESCE).await;
+        }
         loop {
             {
                 let mut inner = self.ledger.inner.lock();
@@ -431,6 +446,8 @@ impl Feed {
                     return None;
                 }
                 if let Some(batch) = inner.batch() {
+                    let open = inner.feed.as_ref();
+                    self.drained = open.is_none_or(|open| open.objects.is_empty() && open.apps.is_empty());
                     return Some(batch);
                 }
             }

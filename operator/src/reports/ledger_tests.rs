@@ -1,5 +1,7 @@
 use std::hint::black_box;
 
+use tokio::time::timeout;
+
 use super::*;
 
 const CART: (&str, &str) = ("shop", "cart");
@@ -174,6 +176,29 @@ async fn what_changes_together_is_sent_together() {
     drop((entries, newer));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_changes_while_a_batch_is_sent_is_sent_together_too() {
+    let ledger = Arc::<Ledger>::default();
+    let entry = ledger.enter(CART, "cart-1", &[], &[loaded("db", 1)]);
+    let mut feed = ledger.feed();
+    for generation in 1..=3 {
+        assert!(feed.next().await.is_some());
+        entry.judge(&[loaded("bus", generation)]);
+        let mut next = std::pin::pin!(feed.next());
+        assert!(timeout(COALESCE / 2, &mut next).await.is_err());
+        entry.judge(&[loaded("till", generation)]);
+        let batch = next.await.unwrap();
+        let told = |name: &str| {
+            batch
+                .tallies
+                .iter()
+                .any(|tally| tally.name == name && tally.loaded == 1)
+        };
+        assert!(told("bus") && told("till"));
+        entry.judge(&[loaded("db", generation + 1)]);
+    }
+}
+
 #[test]
 fn batches_are_bounded_and_rejections_too() {
     let ledger = Arc::<Ledger>::default();
@@ -201,6 +226,22 @@ fn batches_are_bounded_and_rejections_too() {
     assert!(batches.iter().all(|size| *size < 2 * BATCH), "{batches:?}");
     drop(entries);
     assert!(ledger.inner.lock().sums.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_falls_too_far_behind_ends_and_the_next_begins_with_what_is_left() {
+    let ledger = Arc::<Ledger>::default();
+    let entry = ledger.enter(CART, "cart-1", &[], &[]);
+    let mut feed = ledger.feed();
+    let last = i64::try_from(PENDING).unwrap() + 10;
+    for generation in 1..=last {
+        entry.judge(&[loaded("db", generation)]);
+    }
+    assert!(ledger.inner.lock().feed.is_none());
+    assert!(feed.next().await.is_none());
+    let mut leader = Leader::new(&ledger);
+    assert_eq!(leader.follow(), 1);
+    assert_eq!(leader.counts("db", last), (1, 0));
 }
 
 fn prost_size(batch: &ShareRequest) -> usize {

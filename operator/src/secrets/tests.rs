@@ -101,3 +101,23 @@ async fn a_failed_read_is_an_error_and_not_remembered() {
     set(&store, "1", "hunter1");
     assert!(secrets.payload("shop", &version).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_watch_tells_during_a_read_is_what_is_sent() {
+    let (store, secrets, version) = fixture();
+    secrets.set_followed();
+    set(&store, "1", "hunter1");
+    let told = async {
+        tokio::task::yield_now().await;
+        tokio::time::advance(WATCH_PATIENCE).await;
+        while store.reads.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        set(&store, "2", "hunter2");
+        let new = store.secrets.lock()["auth"].clone();
+        let known = secrets.watched.set(&ObjectKey::new("shop", "auth"), new);
+        assert!(known.is_none(), "so nobody is told of a change");
+    };
+    let ((), payload) = tokio::join!(biased; told, secrets.payload("shop", &version));
+    assert_eq!(password(&payload.unwrap()), "aHVudGVyMg==");
+}

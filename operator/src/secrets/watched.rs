@@ -91,22 +91,29 @@ impl Watched {
         entry.is_some_and(|entry| matches!(*entry.seen.borrow(), Seen::Waiting))
     }
 
-    /// Takes in what was read because the watch was late or is refused, for it to compare with.
-    pub(super) fn was_read(&self, namespace: &str, name: &str, found: Found) {
+    /// Takes in what was read because the watch was late or is refused, for it to compare with. Returns what to send: what the
+    /// watch has told meanwhile is newer, and nothing would correct an older value.
+    pub(super) fn was_read(&self, namespace: &str, name: &str, found: Found) -> Found {
         let namespaces = self.namespaces.lock();
-        if let Some(entry) = namespaces.get(namespace).and_then(|space| space.get(name)) {
-            entry.seen.send_if_modified(|seen| match seen {
-                Seen::Waiting => {
-                    *seen = Seen::Known(found);
-                    true
-                }
-                Seen::Refused(last) => {
-                    *last = Some(found);
-                    false
-                }
-                Seen::Known(_) => false,
-            });
-        }
+        let Some(entry) = namespaces.get(namespace).and_then(|space| space.get(name)) else {
+            return found;
+        };
+        let mut told = None;
+        entry.seen.send_if_modified(|seen| match seen {
+            Seen::Waiting => {
+                *seen = Seen::Known(found.clone());
+                true
+            }
+            Seen::Refused(last) => {
+                *last = Some(found.clone());
+                false
+            }
+            Seen::Known(known) => {
+                told = Some(known.clone());
+                false
+            }
+        });
+        told.unwrap_or(found)
     }
 
     /// Takes in what a watch tells. Returns what was known before, if anything was. A Secret that is no longer watched is
@@ -200,7 +207,10 @@ mod tests {
         let (watched, key) = (Watched::default(), ObjectKey::new("shop", "auth"));
         drop(watched.get("shop", "auth", Instant::now()));
         watched.refuse(&key);
-        watched.was_read("shop", "auth", Found::Forbidden);
+        assert!(matches!(
+            watched.was_read("shop", "auth", Found::Forbidden),
+            Found::Forbidden
+        ));
         assert!(watched.peek("shop", "auth").is_none(), "it is read again each time");
         assert!(matches!(watched.set(&key, Found::Missing), Some(Found::Forbidden)));
         watched.refuse(&key);

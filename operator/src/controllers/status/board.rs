@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, api::ApiResource};
 use outrigger_core::backoff::Backoff;
-use outrigger_crds::{Configuration, DaprResource, Guarded, Related, Status, Unresolved, secrets::unresolved};
+use outrigger_crds::{
+    Configuration, DaprResource, Guarded, Related, Status, Unresolved, secrets::unresolved, status::Rejection,
+};
 use outrigger_process::kubernetes::watch::ObjectKey;
 use outrigger_proto::outrigger::operator::v1::ShareRequest;
 use parking_lot::Mutex;
@@ -20,7 +23,7 @@ use super::{
     facts::{Fact, Facts, Knowledge, Source},
     gathered::{Affected, Audience, Gathered},
     links::{Links, Surroundings},
-    reported::{GRACE, JUDGING, Published, Reported},
+    reported::{GRACE, JUDGING, Published, Reported, is_recent},
 };
 use crate::{
     pods::{PodChange, Pods},
@@ -276,8 +279,14 @@ impl Board {
     }
 
     fn requeue_affected(&self, inner: &Inner, affected: &Affected, now: Instant) {
+        for id in affected.objects.iter().filter(|id| inner.entries.contains_key(id)) {
+            self.requeue(inner, id, now);
+        }
+        if affected.namespaces.is_empty() {
+            return;
+        }
         for id in inner.entries.keys() {
-            if affected.objects.contains(id) || affected.namespaces.contains(&id.key.namespace) {
+            if affected.namespaces.contains(&id.key.namespace) {
                 self.requeue(inner, id, now);
             }
         }
@@ -360,22 +369,21 @@ impl Board {
         }
         let until = *entry.lacking.get_or_insert(now) + GRACE;
         let until = unsettled.map_or(until, |unsettled| unsettled.max(until));
-        // A pod whose sidecar rejects the object and ends comes back again and again, each time for a moment.
-        let comes_back = || {
-            let mut pods = published.rejections.iter().map(|rejection| &rejection.pod);
-            reported.counts.matching < published.counts.matching
-                && pods.any(|pod| self.pods.has(&id.key.namespace, pod))
-        };
         if now < until {
             self.queue.add(id.clone(), until);
-        } else if comes_back() {
-            self.queue.add(id.clone(), now + GRACE);
-        } else {
-            // What is taken back later waits anew.
-            entry.lacking = None;
+            reported.keep(&published);
             return reported;
         }
-        reported.keep(&published);
+        // A pod whose sidecar rejects the object and ends comes back again and again, each time for a moment.
+        let wall = Timestamp::now();
+        let comes_back =
+            |rejection: &Rejection| is_recent(rejection, wall) && self.pods.has(&id.key.namespace, &rejection.pod);
+        let returning = reported.keep_returning(&published, comes_back) > 0;
+        if returning {
+            self.queue.add(id.clone(), now + GRACE);
+        }
+        // What is taken back later waits anew.
+        entry.lacking = returning.then_some(now);
         reported
     }
 

@@ -6,7 +6,7 @@ use outrigger_proto::outrigger::operator::v1::{Attendance, Followers, TalliedRej
 
 use super::*;
 use crate::{
-    controllers::status::{Verdict, decision::MAX_WARNINGS, links::Store, next_status},
+    controllers::status::{Verdict, decision::MAX_WARNINGS, links::Store, next_status, reported::RETURNS},
     pods::{PodMetadata, Pods, Selection},
 };
 
@@ -426,11 +426,12 @@ async fn nothing_is_kept_of_what_is_gone() {
 
 /// What a replica with this many sidecars of the app cart shares about the component `db`.
 fn share(sidecars: u32, generation: i64, loaded: u32, rejected: u32) -> ShareRequest {
+    let judged_at = Timestamp::now().as_second();
     let rejections = (0..rejected).map(|n| TalliedRejection {
         pod: format!("cart-{n}"),
         reason: "InitFailed".into(),
         message: "no route".into(),
-        judged_at: 1,
+        judged_at,
     });
     let followers = Followers {
         kind: "Component".into(),
@@ -572,7 +573,7 @@ async fn a_new_leader_takes_nothing_back_before_it_has_heard_of_everyone() {
     assert_eq!(write(&board, &id).await, None);
     // As many as before, but perhaps not the same ones.
     board.gather(first, share(4, 1, 4, 0), Instant::now());
-    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (4, 4, 1)));
+    assert_eq!(write(&board, &id).await, None);
     // A new one more is no reason to wait.
     board.gather(second, share(1, 1, 0, 1), Instant::now());
     assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (5, 4, 1)));
@@ -594,8 +595,8 @@ async fn a_new_leader_takes_nothing_back_before_it_has_heard_of_everyone() {
     assert_eq!(write(&board, &id).await, wrote("True", "Loaded", (1, 1, 0)));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_pod_whose_sidecar_ends_again_and_again_keeps_its_rejection() {
+/// A board that knows of the pod `cart-0`.
+fn board_with_a_pod() -> (Board, Arc<Pods>) {
     let pods = Arc::<Pods>::default();
     let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "cart"});
     let pod = json!({"metadata": {"name": "cart-0", "namespace": "shop", "uid": "p", "annotations": annotations}});
@@ -604,6 +605,18 @@ async fn a_pod_whose_sidecar_ends_again_and_again_keeps_its_rejection() {
     for source in [Source::Components, Source::Subscriptions, Source::Pods] {
         board.known(source, Knowledge::Complete, Instant::now());
     }
+    (board, pods)
+}
+
+/// Lets the time pass that those who are gone have to come back.
+async fn grace(board: &Board, id: &Id) {
+    tokio::time::advance(GRACE).await;
+    assert_eq!(board.queue.next().await, *id, "time alone makes it due");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_sidecar_ends_again_and_again_keeps_its_rejection() {
+    let (board, pods) = board_with_a_pod();
     let replica = board.replica();
     let id = db(&board, 1);
     board.gather(replica, share(1, 1, 0, 1), Instant::now());
@@ -611,9 +624,64 @@ async fn a_pod_whose_sidecar_ends_again_and_again_keeps_its_rejection() {
     board.gather(replica, share(0, 1, 0, 0), Instant::now());
     for _ in 0..5 {
         assert_eq!(write(&board, &id).await, None);
-        tokio::time::advance(GRACE).await;
-        assert_eq!(board.queue.next().await, id);
+        grace(&board, &id).await;
     }
     pods.delete(&ObjectKey::new("shop", "cart-0"), Selection::NotInjected);
+    assert_eq!(write(&board, &id).await, wrote("True", "NoSidecars", (0, 0, 0)));
+}
+
+/// What another app with this many sidecars shares, all of which loaded the component `db`.
+fn share_of_other(sidecars: u32) -> ShareRequest {
+    let mut request = share(sidecars, 1, sidecars, 0);
+    request.tallies[0].app = "till".into();
+    request.attendances[0].app = "till".into();
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_rejects_holds_up_nothing_that_others_say_nor_what_it_says_itself() {
+    let (board, _pods) = board_with_a_pod();
+    let replica = board.replica();
+    let id = db(&board, 1);
+    board.gather(replica, share(1, 1, 0, 1), Instant::now());
+    board.gather(replica, share_of_other(10), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (11, 10, 1)));
+    board.gather(replica, share_of_other(9), Instant::now());
+    assert_eq!(write(&board, &id).await, None);
+    grace(&board, &id).await;
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (10, 9, 1)));
+    board.gather(replica, share(1, 1, 1, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("True", "Loaded", (10, 10, 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_ends_again_and_again_keeps_nobody_else() {
+    let (board, _pods) = board_with_a_pod();
+    let replica = board.replica();
+    let id = db(&board, 1);
+    // The pod of the second one is gone.
+    board.gather(replica, share(2, 1, 0, 2), Instant::now());
+    board.gather(replica, share_of_other(3), Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (5, 3, 2)));
+    board.gather(replica, share(0, 1, 0, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, None);
+    grace(&board, &id).await;
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (4, 3, 1)));
+    grace(&board, &id).await;
+    assert_eq!(write(&board, &id).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_rejected_it_long_ago_does_not_come_back() {
+    let (board, _pods) = board_with_a_pod();
+    let replica = board.replica();
+    let id = db(&board, 1);
+    let mut rejected = share(1, 1, 0, 1);
+    rejected.tallies[0].rejections[0].judged_at -= RETURNS.as_secs();
+    board.gather(replica, rejected, Instant::now());
+    assert_eq!(write(&board, &id).await, wrote("False", "Rejected", (1, 0, 1)));
+    board.gather(replica, share(0, 1, 0, 0), Instant::now());
+    assert_eq!(write(&board, &id).await, None);
+    grace(&board, &id).await;
     assert_eq!(write(&board, &id).await, wrote("True", "NoSidecars", (0, 0, 0)));
 }

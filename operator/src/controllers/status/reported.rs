@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use outrigger_crds::{
     Status,
     status::{ConditionType, Reason, Rejection, SidecarCounts},
@@ -15,6 +16,9 @@ use crate::reports::NEWEST;
 
 /// How long sidecars and replicas that are gone may take to come back before what they said is taken back.
 pub const GRACE: Duration = Duration::from_secs(30);
+/// How long ago a sidecar that ends again and again may have rejected an object last: the kubelet waits up to five minutes before
+/// it starts a container again.
+pub(super) const RETURNS: SignedDuration = SignedDuration::from_mins(10);
 /// How long a new generation waits for the sidecars that follow it. Who has not judged it by then holds nobody up.
 pub const JUDGING: Duration = Duration::from_secs(10);
 
@@ -41,22 +45,58 @@ impl Reported {
             || (strict && now.rejected < before.rejected)
     }
 
-    /// Adds what the status says and is not known now.
+    /// Adds what the status says and is not known now. Nobody counts twice: who is known to reject it now may have loaded it
+    /// before.
     pub(super) fn keep(&mut self, published: &Published<'_>) {
         let (now, before) = (&mut self.counts, &published.counts);
         now.matching = now.matching.max(before.matching);
-        now.loaded = now.loaded.max(before.loaded);
         now.rejected = now.rejected.max(before.rejected);
-        let known = |kept: &&Rejection| {
-            !self
-                .rejections
-                .iter()
-                .any(|new| (&new.app, &new.pod) == (&kept.app, &kept.pod))
-        };
-        let kept: Vec<_> = published.rejections.iter().filter(known).cloned().collect();
+        now.loaded = now.loaded.max(before.loaded).min((now.matching - now.rejected).max(0));
+        let kept: Vec<_> = self.unknown(published).cloned().collect();
         self.rejections.extend(kept);
         newest(&mut self.rejections);
     }
+
+    /// Adds the rejections of sidecars that the status tells of, that are missing now and that will come back: not more of them
+    /// than sidecars are missing. Returns how many there are.
+    pub(super) fn keep_returning(
+        &mut self,
+        published: &Published<'_>,
+        comes_back: impl Fn(&Rejection) -> bool,
+    ) -> usize {
+        let counts = &self.counts;
+        let missing = usize::try_from(published.counts.matching - counts.matching).unwrap_or(0);
+        // Only the newest are listed. Those that are only counted may be the same ones.
+        let listed = self.rejections.len();
+        let unlisted = usize::try_from(counts.rejected).unwrap_or(0).saturating_sub(listed);
+        let mut kept: Vec<_> = self
+            .unknown(published)
+            .filter(|kept| comes_back(kept))
+            .cloned()
+            .collect();
+        kept.truncate(kept.len().saturating_sub(unlisted).min(missing));
+        let returning = kept.len();
+        let more = i32::try_from(returning).unwrap_or(i32::MAX);
+        self.counts.matching = self.counts.matching.saturating_add(more);
+        self.counts.rejected = self.counts.rejected.saturating_add(more);
+        self.rejections.extend(kept);
+        newest(&mut self.rejections);
+        returning
+    }
+
+    /// The rejections in the status that are not known now.
+    fn unknown<'a>(&'a self, published: &Published<'a>) -> impl Iterator<Item = &'a Rejection> {
+        let is_known = |kept: &Rejection| {
+            let mut known = self.rejections.iter();
+            known.any(|new| (&new.app, &new.pod) == (&kept.app, &kept.pod))
+        };
+        published.rejections.iter().filter(move |kept| !is_known(kept))
+    }
+}
+
+/// Whether a sidecar rejected an object so lately that it may only have ended for a moment. Its clock may be ahead.
+pub(super) fn is_recent(rejection: &Rejection, now: Timestamp) -> bool {
+    now.duration_since(rejection.at.0).abs() < RETURNS
 }
 
 /// Keeps the newest rejections, newest first.

@@ -129,3 +129,41 @@ fn what_is_kept_is_what_the_status_says_and_what_is_new() {
     many.keep(&before);
     assert_eq!(many.rejections.len(), NEWEST);
 }
+
+#[test]
+fn nobody_counts_twice_while_it_is_kept() {
+    for (before, now, kept) in [
+        (counts(10, 10, 0), counts(9, 0, 9), counts(10, 1, 9)),
+        (counts(11, 10, 1), counts(10, 10, 0), counts(11, 10, 1)),
+        (counts(4, 3, 1), counts(4, 4, 0), counts(4, 3, 1)),
+        (counts(2, 2, 0), counts(0, 0, 0), counts(2, 2, 0)),
+    ] {
+        let mut now = reported(now, &[]);
+        now.keep(&published(before, &[]));
+        assert_eq!(now.counts, kept);
+    }
+}
+
+#[test]
+fn no_more_return_than_are_missing_and_none_who_may_be_counted_already() {
+    let before = [rejection("cart-1", 9), rejection("cart-2", 3)];
+    let before = published(counts(4, 2, 2), &before);
+    for (now, listed, returning) in [
+        (counts(4, 4, 0), vec![], 0),
+        (counts(3, 3, 0), vec![], 1),
+        (counts(2, 2, 0), vec![], 2),
+        (counts(0, 0, 0), vec![], 2),
+        (counts(2, 1, 1), vec![rejection("cart-1", 9)], 1),
+        (counts(2, 1, 1), vec![], 1),
+        (counts(5, 4, 1), vec![], 0),
+    ] {
+        let more = i32::try_from(returning).unwrap();
+        let expected = counts(now.matching + more, now.loaded, now.rejected + more);
+        let mut now = reported(now, &listed);
+        assert_eq!(now.keep_returning(&before, |_| true), returning);
+        assert_eq!((now.counts, now.rejections.len()), (expected, listed.len() + returning));
+    }
+    let mut gone = reported(counts(0, 0, 0), &[]);
+    assert_eq!(gone.keep_returning(&before, |_| false), 0);
+    assert_eq!(gone, reported(counts(0, 0, 0), &[]));
+}
