@@ -1,5 +1,5 @@
 //! The watchdog: has pods replaced that should have a sidecar and have none, because they were created while the injector was
-//! away. It acts on what it watches, carefully: only pods whose owner replaces them, through the eviction API, at a limited
+//! away. It acts on what it watches, carefully: only pods whose owner is known to replace them, through the eviction API, at a limited
 //! rate, after the injector said that it would inject them now, and one pod of an owner first.
 
 mod decision;
@@ -375,8 +375,12 @@ impl Watchdog {
         let version = self.version();
         if self.owners.refused(owner, reason.as_str(), version, now) {
             let name = &owner.reference.name;
+            let new = match reason {
+                Reason::CreatorUnknown => "may get none either",
+                _ => "would get none",
+            };
             let note = format!(
-                "pods have no sidecar and are not evicted, since new ones would get none: {}",
+                "pods have no sidecar and are not evicted, since new ones {new}: {}",
                 finding.note
             );
             tracing::warn!(
