@@ -152,6 +152,7 @@ async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has
     // No kubelet runs, so an evicted pod that was never scheduled is gone at once.
     shop.injector.register(|_| {}).await;
     shop.until_gone(1, &["cart-1", "cart-2"]).await;
+    shop.until_counted("evicted", "no_sidecar", 1.0).await;
     assert_eq!(shop.count("evicted", "no_sidecar"), 1.0, "the others wait");
     assert_eq!(held(), 0.0);
     let (user, dry_run) = shop.injector.asked.lock().last().cloned().unwrap();
@@ -163,7 +164,7 @@ async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has
     let replacement = shop.create("cart-3", |_| {}).await;
     assert!(replacement.labels().contains_key("dapr.io/sidecar-injected"));
     shop.until_gone(2, &["cart-1", "cart-2"]).await;
-    assert_eq!(shop.count("replaced", "injected"), 1.0);
+    shop.until_counted("replaced", "injected", 1.0).await;
     let left = shop.pods().await;
     for kept in ["bare", "labelled", "finished", &replacement.name_any()] {
         assert!(left.contains(kept), "{kept} is not to be touched: {left:?}");
