@@ -7,6 +7,7 @@ use outrigger_proto::outrigger::operator::v1::Refusal;
 
 use super::{
     admission::{Admission, Seen},
+    creator::creator,
     matching::{self, Namespace},
     reason::{Finding, Reason},
     review::Verdict,
@@ -81,8 +82,21 @@ fn older_than_webhook(pod: &Pod, admission: &Admission) -> Option<Finding> {
 }
 
 /// What a dry run tells of a pod that should have been injected.
-pub(super) fn by_review(verdict: &Verdict) -> Finding {
+pub(super) fn by_review(verdict: &Verdict, pod: &Pod) -> Finding {
     match verdict {
+        Verdict::Injects if creator(pod).is_none() => {
+            let whose = controller(pod).map_or_else(
+                || "the pod, which has no owner".to_owned(),
+                |owner| format!("pods of {} {} ({})", owner.kind, owner.name, owner.api_version),
+            );
+            Finding::new(
+                Reason::CreatorUnknown,
+                format!(
+                    "it is not known who creates {whose}, nor whether the injector injects for that account; for one that is \
+                     allowed it would inject the pod now"
+                ),
+            )
+        }
         Verdict::Injects => Finding::new(
             Reason::InjectorMissedPod,
             "the injector did not answer in time when the pod was created, and failure policy Ignore let it through; it would \
@@ -232,8 +246,15 @@ mod tests {
             (Verdict::Failed("500".into()), Reason::InjectorFailed),
             (Verdict::Unreachable("refused".into()), Reason::InjectorUnreachable),
         ];
+        let owned = pod(|pod| {
+            let owner =
+                json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "cart", "uid": "r", "controller": true});
+            pod["metadata"]["ownerReferences"] = json!([owner]);
+        });
+        let bare = by_review(&Verdict::Injects, &pod(|_| {}));
+        assert_eq!(bare.reason, Reason::CreatorUnknown, "its creator may have been refused");
         for (verdict, reason) in cases {
-            let finding = by_review(&verdict);
+            let finding = by_review(&verdict, &owned);
             assert_eq!(finding.reason, reason);
             assert!(finding.note.starts_with("no Dapr sidecar: "), "{}", finding.note);
         }

@@ -3,6 +3,7 @@
 //! was when the pod was seen, and at last what the injector says in a dry run.
 
 mod admission;
+mod creator;
 mod decide;
 mod matching;
 mod probe;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     admission::Admission,
+    creator::creator,
     decide,
     matching::Namespace,
     reason::Finding,
@@ -61,15 +62,15 @@ impl Probe {
     /// What the injector says in a dry run to a pod that it should be asked for.
     pub(super) async fn review(&self, pod: &Pod) -> Finding {
         match self.ask(pod).await {
-            Ok(verdict) => decide::by_review(&verdict),
+            Ok(verdict) => decide::by_review(&verdict, pod),
             Err(finding) => finding,
         }
     }
 
-    /// Whether the same pod would get a sidecar if it were created now.
+    /// Whether the same pod would get a sidecar if its owner's controller created it now.
     ///
     /// # Errors
-    /// Why not.
+    /// Why not, or that nobody knows.
     pub async fn prospects(&self, pod: &Pod) -> Result<(), Finding> {
         let mut new = pod.clone();
         new.metadata.creation_timestamp = None;
@@ -80,8 +81,8 @@ impl Probe {
             return Err(finding);
         }
         match self.ask(&new).await? {
-            Verdict::Injects => Ok(()),
-            verdict => Err(decide::by_review(&verdict)),
+            Verdict::Injects if creator(&new).is_some() => Ok(()),
+            verdict => Err(decide::by_review(&verdict, &new)),
         }
     }
 

@@ -42,6 +42,9 @@ reasons! {
     CreatorNotAllowed:
         "The injector was asked, and whoever created the pod may not have sidecars injected.",
         "Add the account that the note names to `dapr_sidecar_injector.allowedServiceAccounts`, or create the pod through a workload.";
+    CreatorUnknown:
+        "The injector answers now and would inject the pod for a creator who is allowed. Who that is nobody knows: the pod has no owner, or one of a kind that is not Kubernetes' own.",
+        "If the account that creates the pod is not allowed, add it to `dapr_sidecar_injector.allowedServiceAccounts`. Then replace the pod: the watchdog does not.";
     PodDenied:
         "The injector refused the pod: an annotation cannot be used. There is no pod; the Event is on its owner.",
         "Correct the annotation that the note names.";

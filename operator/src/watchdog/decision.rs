@@ -33,6 +33,8 @@ pub(super) enum Skip {
 pub(super) enum Report {
     /// Nobody would create it anew.
     NoController,
+    /// Its Job would count it as failed, and may fail for it.
+    Job,
     /// The injector looks for `true` only.
     NeverInjected,
 }
@@ -61,6 +63,8 @@ pub(super) fn decide(pod: &Pod, can_label: bool) -> Decision {
     }
     // The kubelet owns the mirrors of its static pods, which no eviction restarts.
     match controller(pod).filter(|owner| owner.kind != "Node") {
+        // Whatever its phase: a Job counts a pod that is deleted before its end as a failed one.
+        Some(owner) if (&*owner.api_version, &*owner.kind) == ("batch/v1", "Job") => Decision::Report(Report::Job),
         Some(owner) => Decision::Evict(owner.clone()),
         None => Decision::Report(Report::NoController),
     }
@@ -71,6 +75,7 @@ impl Report {
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::NoController => "no_controller",
+            Self::Job => "job",
             Self::NeverInjected => "never_injected",
         }
     }
@@ -79,6 +84,9 @@ impl Report {
         match self {
             Self::NoController => {
                 "the pod has no sidecar, and no controller that would create it anew: delete and create it yourself"
+            }
+            Self::Job => {
+                "the pod has no sidecar, and is not evicted, since its Job would count it as failed: let it end, or create the Job anew"
             }
             Self::NeverInjected => {
                 "the pod has no sidecar, and a new one would get none either: dapr.io/enabled has to be \"true\""
@@ -153,6 +161,14 @@ mod tests {
     fn reports_what_a_restart_would_not_help() {
         let bare = pod(|pod| pod["metadata"]["ownerReferences"] = json!([]));
         assert_eq!(decide(&bare, true), Decision::Report(Report::NoController));
+        for phase in ["Pending", "Running"] {
+            let job = pod(|pod| {
+                let owner = &mut pod["metadata"]["ownerReferences"][1];
+                (owner["apiVersion"], owner["kind"]) = ("batch/v1".into(), "Job".into());
+                pod["status"]["phase"] = phase.into();
+            });
+            assert_eq!(decide(&job, true), Decision::Report(Report::Job), "{phase}");
+        }
         let mirror = pod(|pod| pod["metadata"]["ownerReferences"][1]["kind"] = "Node".into());
         assert_eq!(decide(&mirror, true), Decision::Report(Report::NoController));
         let yes = pod(|pod| pod["metadata"]["annotations"]["dapr.io/enabled"] = "yes".into());

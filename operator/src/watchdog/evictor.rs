@@ -24,7 +24,7 @@ pub(super) enum Outcome {
     Gone,
     /// A disruption budget does not allow it now; which one, and why.
     Budget(String),
-    Forbidden,
+    Forbidden(String),
     Failed(String),
 }
 
@@ -51,8 +51,9 @@ pub(super) async fn evict(client: &Client, pod: &ObjectKey, uid: &str) -> Outcom
         Ok(_) => Outcome::Evicted,
         Err(kube::Error::Api(status)) => match status.code {
             404 | 409 => Outcome::Gone,
-            429 => Outcome::Budget(budget(*status)),
-            403 => Outcome::Forbidden,
+            // The API server also says so when it has too much to do.
+            429 => budget(&status).map_or(Outcome::Failed(status.message), Outcome::Budget),
+            403 => Outcome::Forbidden(status.message),
             _ => Outcome::Failed(status.message),
         },
         Err(error) => Outcome::Failed(error.to_string()),
@@ -60,10 +61,10 @@ pub(super) async fn evict(client: &Client, pod: &ObjectKey, uid: &str) -> Outcom
 }
 
 /// The API server names the budget among the causes only.
-fn budget(status: Status) -> String {
-    let causes = status.details.map(|details| details.causes).unwrap_or_default();
-    let mut causes = causes.into_iter().filter(|cause| cause.reason == "DisruptionBudget");
-    causes.next().map_or(status.message, |cause| cause.message)
+fn budget(status: &Status) -> Option<String> {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    let cause = causes.find(|cause| cause.reason == "DisruptionBudget")?;
+    Some(cause.message.clone())
 }
 
 /// Marks a pod that has a sidecar although the injector's label is missing.
@@ -93,12 +94,12 @@ mod tests {
                 "reason": "DisruptionBudget", "message": "The disruption budget cart needs 2 healthy pods and has 2 currently",
             }]},
         });
-        let named = budget(serde_json::from_value(status).unwrap());
+        let named = budget(&serde_json::from_value(status).unwrap());
         assert_eq!(
-            named,
-            "The disruption budget cart needs 2 healthy pods and has 2 currently"
+            named.as_deref(),
+            Some("The disruption budget cart needs 2 healthy pods and has 2 currently")
         );
         let busy: Status = serde_json::from_value(json!({"message": "try again"})).unwrap();
-        assert_eq!(budget(busy), "try again");
+        assert_eq!(budget(&busy), None, "no budget says so");
     }
 }

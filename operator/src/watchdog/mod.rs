@@ -1,5 +1,5 @@
 //! The watchdog: has pods replaced that should have a sidecar and have none, because they were created while the injector was
-//! away. It acts on what it watches, carefully: only pods whose owner replaces them, through the eviction API, at a limited
+//! away. It acts on what it watches, carefully: only pods whose owner is known to replace them, through the eviction API, at a limited
 //! rate, after the injector said that it would inject them now, and one pod of an owner first.
 
 mod decision;
@@ -152,6 +152,8 @@ impl Watchdog {
         self.look_at_replacements(now).await;
         self.label_and_report(now).await;
         let waiting = self.evictable();
+        let owners = waiting.iter().map(|(_, owner)| &*owner.reference.uid);
+        self.owners.unblock_others(&owners.collect());
         self.count_held(&waiting);
         if waiting.is_empty() {
             self.held = None;
@@ -312,6 +314,7 @@ impl Watchdog {
         };
         self.judge(key, pod.as_ref());
         let Some(pod) = pod.filter(|pod| matches!(decide(pod, self.settings.can_label), Decision::Evict(_))) else {
+            self.owners.unblocked(owner);
             return;
         };
         if first && let Err(finding) = self.probe.prospects(&pod).await {
@@ -335,24 +338,38 @@ impl Watchdog {
             }
             Outcome::Gone => {
                 self.candidates.remove(key);
+                self.owners.unblocked(owner);
             }
             Outcome::Budget(why) => {
                 self.count("refused", "disruption_budget");
-                if self.owners.blocked(owner, self.version(), now) {
-                    let note = format!("pods have no sidecar, and for a minute none of them could be evicted: {why}");
-                    tracing::warn!(pod = %key, owner = owner.reference.name, "{note}");
-                    self.publish(&pod.object_ref(&()), EVICT, true, note.clone()).await;
-                    self.publish(&owner.object_reference(), EVICT, true, note).await;
-                }
+                self.blocked(&pod, owner, owners::BUDGET, &why, now).await;
             }
-            Outcome::Forbidden => {
+            Outcome::Forbidden(why) => {
                 tracing::warn!(pod = %key, "not allowed to evict pods, and pods are not deleted instead");
-                self.refuse(owner, "forbidden", now);
+                self.count("refused", "forbidden");
+                self.blocked(&pod, owner, "forbidden", &why, now).await;
             }
             Outcome::Failed(error) => {
                 tracing::warn!(pod = %key, error, "cannot evict a pod that lacks its sidecar; trying again");
-                self.refuse(owner, "error", now);
+                self.count("refused", "error");
+                self.blocked(&pod, owner, "error", &error, now).await;
             }
+        }
+    }
+
+    /// The API server did not evict a pod. Its users are told when that lasts.
+    async fn blocked(&mut self, pod: &Pod, owner: &Owner, reason: &'static str, why: &str, now: Instant) {
+        let version = self.version();
+        if self.owners.blocked(owner, reason, version, now) {
+            let note = format!("pods have no sidecar, and for a minute none of them could be evicted: {why}");
+            tracing::warn!(
+                pod = pod.name_any(),
+                namespace = owner.namespace,
+                owner = owner.reference.name,
+                "{note}"
+            );
+            self.publish(&pod.object_ref(&()), EVICT, true, note.clone()).await;
+            self.publish(&owner.object_reference(), EVICT, true, note).await;
         }
     }
 
@@ -375,8 +392,12 @@ impl Watchdog {
         let version = self.version();
         if self.owners.refused(owner, reason.as_str(), version, now) {
             let name = &owner.reference.name;
+            let new = match reason {
+                Reason::CreatorUnknown => "may get none either",
+                _ => "would get none",
+            };
             let note = format!(
-                "pods have no sidecar and are not evicted, since new ones would get none: {}",
+                "pods have no sidecar and are not evicted, since new ones {new}: {}",
                 finding.note
             );
             tracing::warn!(

@@ -22,7 +22,7 @@ pub(super) struct Owner {
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 /// The same after a budget said no: it may say yes as soon as a replacement is ready.
 const BUDGET_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
-/// A budget that allows nothing for this long is told of.
+/// What allows nothing for this long is told of.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A replacement that does not come at all holds up the others no longer than this; and the sidecar that one got proves nothing
 /// after it.
@@ -53,7 +53,7 @@ struct State {
     /// Replacements without a sidecar, in a row.
     failures: u32,
     held: Option<Held>,
-    /// Since when a budget has allowed nothing, and whether that was told.
+    /// Since when no eviction has succeeded, and whether that was told.
     blocked: Option<(Instant, bool)>,
 }
 
@@ -162,30 +162,49 @@ impl Owners {
         };
     }
 
-    /// An eviction was not tried, refused or failed. Returns whether the reason is another than before.
+    /// An eviction was not tried. Returns whether the reason is another than before.
     pub(super) fn refused(&mut self, owner: &Owner, reason: &'static str, version: u64, now: Instant) -> bool {
         let state = self.state(owner, now);
+        state.blocked = None;
         state.refusals += 1;
         state.not_before = now + pause(BACKOFF, state.refusals);
         let before = state.held.replace(Held { reason, version });
         before.map(|held| held.reason) != Some(reason)
     }
 
-    /// A disruption budget refused an eviction. Returns true once, after a minute without progress.
-    pub(super) fn blocked(&mut self, owner: &Owner, version: u64, now: Instant) -> bool {
+    /// The API server refused an eviction, a disruption budget in the case of `BUDGET`. Returns true once, after a minute without
+    /// progress.
+    pub(super) fn blocked(&mut self, owner: &Owner, reason: &'static str, version: u64, now: Instant) -> bool {
         let state = self.state(owner, now);
         state.refusals += 1;
-        state.held = Some(Held {
-            reason: BUDGET,
-            version,
-        });
-        state.not_before = now + pause(BUDGET_BACKOFF, state.refusals);
+        state.held = Some(Held { reason, version });
+        let backoff = match reason {
+            BUDGET => BUDGET_BACKOFF,
+            _ => BACKOFF,
+        };
+        state.not_before = now + pause(backoff, state.refusals);
         let (since, told) = state.blocked.get_or_insert((now, false));
         if now < *since + PATIENCE {
             state.not_before = state.not_before.min(*since + PATIENCE);
             return false;
         }
         !std::mem::replace(told, true)
+    }
+
+    /// A pod that was to be evicted is none any more: what stood in the way of it may not stand in that of the next.
+    pub(super) fn unblocked(&mut self, owner: &Owner) {
+        if let Some(state) = self.states.get_mut(&owner.reference.uid) {
+            state.blocked = None;
+        }
+    }
+
+    /// The same for owners that have no pods to evict any more.
+    pub(super) fn unblock_others(&mut self, waiting: &HashSet<&str>) {
+        for (uid, state) in &mut self.states {
+            if !waiting.contains(&**uid) {
+                state.blocked = None;
+            }
+        }
     }
 
     /// Nobody gets a sidecar now: what pods get meanwhile says nothing of their owners, and what they got before proves nothing.
@@ -440,7 +459,7 @@ mod tests {
         let mut now = start;
         let mut told = Vec::new();
         while now < start + Duration::from_secs(180) {
-            if owners.blocked(&owner(), 1, now) {
+            if owners.blocked(&owner(), BUDGET, 1, now) {
                 told.push(now - start);
             }
             // A change of the webhook gives no budget any room.
@@ -452,11 +471,53 @@ mod tests {
         }
         assert_eq!(told, [PATIENCE]);
         owners.evicted(&owner(), before(), now);
-        assert!(!owners.blocked(&owner(), 1, now));
+        assert!(!owners.blocked(&owner(), BUDGET, 1, now));
         assert!(
-            owners.blocked(&owner(), 1, now + PATIENCE),
+            owners.blocked(&owner(), BUDGET, 1, now + PATIENCE),
             "that was progress, and this is another stall"
         );
+    }
+
+    #[test]
+    fn whatever_refuses_for_a_minute_is_told_of() {
+        let start = Instant::now();
+        for reason in ["error", "forbidden"] {
+            let (mut owners, mut now, mut told) = (Owners::default(), start, Vec::new());
+            while now < start + Duration::from_secs(1800) {
+                if owners.blocked(&owner(), reason, 1, now) {
+                    told.push(now - start);
+                }
+                let Permission::NotBefore(then) = owners.permission(&owner(), 1, now) else {
+                    panic!("a pause");
+                };
+                now = then;
+            }
+            assert_eq!(told, [PATIENCE], "{reason}");
+            assert_eq!(owners.held(&owner()), Some(reason));
+        }
+    }
+
+    #[test]
+    fn a_pod_that_goes_another_way_ends_the_stall() {
+        let now = Instant::now();
+        let ways: [fn(&mut Owners); 3] = [
+            |owners| owners.unblocked(&owner()),
+            |owners| owners.unblock_others(&HashSet::new()),
+            |owners| {
+                owners.refused(&owner(), "NamespaceNotSelected", 1, Instant::now());
+            },
+        ];
+        for end in ways {
+            let mut owners = Owners::default();
+            assert!(!owners.blocked(&owner(), BUDGET, 1, now));
+            owners.unblock_others(&HashSet::from(["rs"]));
+            end(&mut owners);
+            assert!(!owners.blocked(&owner(), BUDGET, 1, now + PATIENCE));
+        }
+        let mut owners = Owners::default();
+        assert!(!owners.blocked(&owner(), BUDGET, 1, now));
+        owners.unblock_others(&HashSet::from(["rs"]));
+        assert!(owners.blocked(&owner(), BUDGET, 1, now + PATIENCE));
     }
 
     #[test]

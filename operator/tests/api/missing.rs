@@ -186,10 +186,20 @@ async fn every_reason_is_told_on_the_pod() {
 
     // Its answer is nonsense when the pod is created, and right when it is asked about it.
     *injector.answer.lock() = Answer::Break;
-    let missed = cluster.create("missed", same).await;
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "cart", "uid": "r", "controller": true});
+    let owned = |pod: &mut Value| pod["metadata"]["ownerReferences"] = json!([owner]);
+    let (missed, bare) = (
+        cluster.create("missed", owned).await,
+        cluster.create("bare", same).await,
+    );
     *injector.answer.lock() = Answer::Inject;
     let (reason, note) = cluster.event(&missed).await;
     assert_eq!(reason, "InjectorMissedPod", "{note}");
+    let (reason, note) = cluster.event(&bare).await;
+    assert_eq!(
+        reason, "CreatorUnknown",
+        "an injector may have told another replica: {note}"
+    );
 
     // The webhook answers at last: no Event about a pod that got its sidecar.
     let injected = cluster.create("injected", same).await;

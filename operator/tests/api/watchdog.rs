@@ -129,6 +129,15 @@ async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has
     let daprd = json!([{"name": "app", "image": "app"}, {"name": "daprd", "image": "daprd"}]);
     shop.create("labelled", |pod| pod["spec"]["containers"] = daprd).await;
     shop.create("finished", |_| {}).await;
+    let owned_by = |api_version: &str, kind: &str| {
+        let owner =
+            json!([{"apiVersion": api_version, "kind": kind, "name": "other", "uid": kind, "controller": true}]);
+        move |pod: &mut Value| pod["metadata"]["ownerReferences"] = owner
+    };
+    // Whose pods are created by somebody who may not inject, and what would fail for an eviction.
+    shop.create("custom", owned_by("apps.kruise.io/v1beta1", "StatefulSet"))
+        .await;
+    shop.create("job", owned_by("batch/v1", "Job")).await;
     let succeeded = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
     pods.patch_status("finished", &PatchParams::default(), &succeeded)
         .await
@@ -141,7 +150,7 @@ async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has
         shop.operator
             .metric("dapr_operator_watchdog_held_pods", &[("reason", "WebhookMissing")])
     };
-    eventually("the gauge", || async { (held() >= 2.0).then_some(()) }).await;
+    eventually("the gauge", || async { (held() >= 3.0).then_some(()) }).await;
     let labelled = async || {
         let labels = pods.get("labelled").await.unwrap();
         labels.labels().contains_key("dapr.io/watchdog-patched").then_some(())
@@ -152,20 +161,28 @@ async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has
     // No kubelet runs, so an evicted pod that was never scheduled is gone at once.
     shop.injector.register(|_| {}).await;
     shop.until_gone(1, &["cart-1", "cart-2"]).await;
+    shop.until_counted("evicted", "no_sidecar", 1.0).await;
     assert_eq!(shop.count("evicted", "no_sidecar"), 1.0, "the others wait");
     assert_eq!(held(), 0.0);
-    let (user, dry_run) = shop.injector.asked.lock().last().cloned().unwrap();
-    assert_eq!(
-        (&*user, dry_run),
-        ("system:serviceaccount:kube-system:replicaset-controller", true)
-    );
+    let asked = shop.injector.asked.lock().clone();
+    assert!(asked.contains(&(
+        "system:serviceaccount:kube-system:replicaset-controller".to_owned(),
+        true
+    )));
+    shop.until_counted("refused", "CreatorUnknown", 1.0).await;
+    shop.note(
+        "other",
+        "not known who creates pods of StatefulSet other (apps.kruise.io/v1beta1)",
+    )
+    .await;
+    shop.note("job", "its Job would count it as failed").await;
 
     let replacement = shop.create("cart-3", |_| {}).await;
     assert!(replacement.labels().contains_key("dapr.io/sidecar-injected"));
     shop.until_gone(2, &["cart-1", "cart-2"]).await;
-    assert_eq!(shop.count("replaced", "injected"), 1.0);
+    shop.until_counted("replaced", "injected", 1.0).await;
     let left = shop.pods().await;
-    for kept in ["bare", "labelled", "finished", &replacement.name_any()] {
+    for kept in ["bare", "labelled", "finished", "custom", "job", &replacement.name_any()] {
         assert!(left.contains(kept), "{kept} is not to be touched: {left:?}");
     }
     shop.close().await;

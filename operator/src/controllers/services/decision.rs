@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::OwnerReference};
-use outrigger_core::annotations;
+use outrigger_core::{annotations, app_id};
 
 use super::{desired::Desired, workload::Kind};
 use crate::FIELD_MANAGER;
@@ -42,7 +42,8 @@ pub(super) fn decide(existing: Option<&Service>, desired: Option<&Desired>, know
     }
 }
 
-/// Whether this is an app Service whose owner is of a kind that we know all of. Only asked when that owner does not want it.
+/// Whether this is an app Service, by its label, annotation and name, whose owner is of a kind that we know all of. Only asked when
+/// that owner does not want it.
 fn left_behind(existing: &Service, known_kinds: &BTreeSet<Kind>) -> bool {
     let metadata = &existing.metadata;
     let label = metadata
@@ -55,7 +56,7 @@ fn left_behind(existing: &Service, known_kinds: &BTreeSet<Kind>) -> bool {
         .and_then(|all| all.get(annotations::APP_ID));
     let owner = controller(existing);
     label.is_some_and(|value| value == "true")
-        && app.is_some()
+        && app.is_some_and(|app| metadata.name.as_deref() == Some(&*app_id::service_name(app)))
         && owner.is_some_and(|owner| known_kinds.iter().any(|kind| kind.is_of(owner)))
 }
 
@@ -201,6 +202,14 @@ mod tests {
         let refused = Action::Refuse("it was not created for a workload".into());
         assert_eq!(act(Some(&foreign), Some(&desired())), refused);
         assert_eq!(act(Some(&foreign), None), Action::Nothing);
+
+        let mut other = applied();
+        other.metadata.name = Some("cart-canary".into());
+        assert_eq!(
+            act(Some(&other), None),
+            Action::Nothing,
+            "its owner's, and not its app Service"
+        );
 
         let mut rollout = applied();
         let owner = &mut rollout.metadata.owner_references.as_mut().unwrap()[0];
