@@ -42,7 +42,7 @@ pub struct Peer {
 /// Bounds on connections. What is above them waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// At most this many handshakes at once.
+    /// At most this many handshakes at once; no address gets all of them.
     pub handshakes: usize,
     /// For one handshake.
     pub timeout: Duration,
@@ -111,7 +111,9 @@ impl Listener {
 
 async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connections: mpsc::Sender<Connection>) {
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
-    let mut arrivals = Arrivals::new(tcp, limits.connections);
+    // Handshakes are shared by addresses, too, or who says nothing in any of them would keep out everybody.
+    let most = limits.connections.or(tls.is_some().then_some(limits.handshakes));
+    let mut arrivals = Arrivals::new(tcp, most);
     loop {
         // Given back only when somebody took the connection: those that wait for that are bounded, too.
         let Ok(handshake) = handshakes.clone().acquire_owned().await else {
@@ -139,8 +141,12 @@ async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connec
             continue;
         };
         let connections = connections.clone();
+        let (handshake_place, place) = match limits.connections {
+            Some(_) => (None, place),
+            None => (place, None),
+        };
         tokio::spawn(async move {
-            let _handshake = handshake;
+            let _handshake = (handshake, handshake_place);
             match timeout(limits.timeout, TlsAcceptor::from(config).accept(io)).await {
                 Ok(Ok(io)) => {
                     let leaf = io.get_ref().1.peer_certificates().and_then(<[_]>::first);

@@ -57,9 +57,12 @@ async fn silent_clients_hold_up_nobody() {
     let anchors = || AnchorSource::Static(root.certificate.clone());
     let server = identity("cart", &root, anchors(), &stop).await;
     let address = serve(&server, &stop).await;
+    // More than there are handshakes.
     let mut silent = Vec::new();
-    for _ in 0..3 {
-        silent.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    for _ in 0..8 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(address.parse().unwrap()).await.unwrap());
     }
     let client = identity("orders", &root, anchors(), &stop).await;
     assert!(ask(&client, &address, Expect::Id(id("cart"))).await.is_ok());
