@@ -4,7 +4,6 @@
 mod apps;
 mod control_plane;
 mod frame;
-mod missing;
 mod resources;
 
 use std::process::ExitCode;
@@ -17,13 +16,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // The tests share one install, and some of them stop parts of it.
     arguments.test_threads = Some(1);
-    let tests: Vec<Test> = [
-        resources::tests(),
-        apps::tests(),
-        control_plane::tests(),
-        missing::tests(),
-    ]
-    .concat();
+    let tests: Vec<Test> = [resources::tests(), apps::tests(), control_plane::tests()].concat();
     if arguments.list {
         return libtest_mimic::run(
             &arguments,
