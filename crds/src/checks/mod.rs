@@ -15,7 +15,7 @@ mod shared;
 mod subscription;
 mod workflow_access_policy;
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 pub(crate) use component::component;
 pub(crate) use configuration::configuration;
@@ -25,7 +25,7 @@ pub(crate) use resiliency::resiliency;
 pub(crate) use subscription::{is_match, subscription_v1alpha1, subscription_v2alpha1};
 pub(crate) use workflow_access_policy::workflow_access_policy;
 
-use outrigger_core::text::without_credentials;
+use outrigger_core::text::{shortened, without_credentials};
 
 use crate::rules::Rule;
 
@@ -46,7 +46,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Characters of a value or a path that are shown at most.
+/// Bytes of a value or a path that are shown at most.
 const SHOWN: usize = 200;
 /// Problems that are reported at most: a status is no place for thousands.
 const MOST: usize = 50;
@@ -75,7 +75,11 @@ impl Findings {
         hint: impl FnOnce() -> String,
     ) {
         if !self.are_many() {
-            self.push(rule, field, format!("\"{}\" {}{}", shown(found), rule.says, hint()));
+            self.push(
+                rule,
+                field,
+                format!("\"{}\" {}{}", shortened(found.to_owned(), SHOWN), rule.says, hint()),
+            );
         }
     }
 
@@ -88,7 +92,7 @@ impl Findings {
         if !self.are_many() {
             self.0.push(Problem {
                 rule,
-                field: shown(&field.into()).into_owned(),
+                field: shortened(field.into(), SHOWN),
                 message,
             });
         }
@@ -97,14 +101,6 @@ impl Findings {
     /// Whether more are useless.
     fn are_many(&self) -> bool {
         self.0.len() >= MOST
-    }
-}
-
-/// The beginning of a text: names and values in an object can be as long as the object.
-fn shown(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!("{}…", &text[..at]).into(),
-        None => text.into(),
     }
 }
 
@@ -132,10 +128,14 @@ mod tests {
         findings.value(&COMPONENT_TYPE, "spec.type", &"ä".repeat(1_000_000));
         assert_eq!(
             findings.0[0].to_string(),
-            format!("spec.type: \"{}…\" {}", "ä".repeat(SHOWN), COMPONENT_TYPE.says)
+            format!(
+                "spec.type: \"{}…\" {}",
+                "ä".repeat((SHOWN - "…".len()) / 2),
+                COMPONENT_TYPE.says
+            )
         );
         findings.field(&COMPONENT_TYPE, "x".repeat(1_000_000));
-        assert_eq!(findings.0[1].field.chars().count(), SHOWN + 1);
+        assert_eq!(findings.0[1].field.len(), SHOWN);
         for _ in 0..1_000 {
             findings.field(&COMPONENT_TYPE, "spec.type");
         }

@@ -27,7 +27,7 @@ pub(super) fn describe(path: &str, error: &serde_json::Error) -> String {
         "." | "" => what,
         path => format!("{path}: {what}"),
     };
-    shortened(&message, LONGEST_MESSAGE)
+    without_middle(&message, LONGEST_MESSAGE)
 }
 
 /// serde's name for a value that does not fit, such as ``integer `5` ``.
@@ -41,8 +41,8 @@ fn value(found: &str) -> String {
             let plain = plain.strip_prefix("point ").unwrap_or(plain).trim_matches('`');
             let quoted = plain.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
             match quoted.filter(|text| text.contains("://")) {
-                Some(url) => shortened(&format!("\"{}\"", without_credentials(url)), LONGEST_VALUE),
-                None => shortened(plain, LONGEST_VALUE),
+                Some(url) => without_middle(&format!("\"{}\"", without_credentials(url)), LONGEST_VALUE),
+                None => without_middle(plain, LONGEST_VALUE),
             }
         }
     }
@@ -64,7 +64,7 @@ fn type_(expected: &str) -> &str {
 }
 
 /// Without the middle, if the text is too long: the field stands at the beginning, what was expected at the end.
-fn shortened(text: &str, longest: usize) -> String {
+fn without_middle(text: &str, longest: usize) -> String {
     let length = text.chars().count();
     if length <= longest {
         return text.to_owned();

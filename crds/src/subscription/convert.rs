@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
+use outrigger_core::text::shortened;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
@@ -32,7 +33,7 @@ pub const OMITTED_ROUTES: &str = "too long to be shown here: edit this Subscript
 
 /// The API server's limit on all annotations of an object together, names and values.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
-/// What a message quotes of a value.
+/// What a message quotes of a value, in bytes.
 const MAX_QUOTE: usize = 60;
 
 /// A version of Subscription.
@@ -70,7 +71,7 @@ impl FromStr for Version {
         let mut versions = [Self::V1Alpha1, Self::V2Alpha1].into_iter();
         versions
             .find(|version| version.api_version() == api_version)
-            .ok_or_else(|| UnknownVersion(quote(api_version).to_owned()))
+            .ok_or_else(|| UnknownVersion(quote(api_version)))
     }
 }
 
@@ -298,7 +299,7 @@ fn parse<T: DeserializeOwned + Default>(
     };
     serde_json::from_str(value.get()).map_err(|_| Reason::Unexpected {
         field,
-        found: quote(value.get()).to_owned(),
+        found: quote(value.get()),
         expected,
     })
 }
@@ -307,11 +308,8 @@ fn raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("texts and objects with text keys are JSON")
 }
 
-/// The beginning of a text that may be long.
-fn quote(text: &str) -> &str {
-    text.char_indices()
-        .nth(MAX_QUOTE)
-        .map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
+fn quote(text: &str) -> String {
+    shortened(text.to_owned(), MAX_QUOTE)
 }
 
 fn describe(object: &RawValue) -> String {
@@ -320,8 +318,8 @@ fn describe(object: &RawValue) -> String {
         let text = object.pointer(pointer).and_then(Value::as_str);
         text.filter(|text| !text.is_empty()).map(quote)
     };
-    let kind = text("/kind").unwrap_or("object");
-    let name = text("/metadata/name").unwrap_or("without a name");
+    let kind = text("/kind").unwrap_or_else(|| "object".to_owned());
+    let name = text("/metadata/name").unwrap_or_else(|| "without a name".to_owned());
     match text("/metadata/namespace") {
         Some(namespace) => format!("{kind} {namespace}/{name}"),
         None => format!("{kind} {name}"),

@@ -1,10 +1,10 @@
 //! `kubectl explain` reads the server's OpenAPI document.
 
 use outrigger_crds::definition;
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, eventually};
 use serde_json::Value;
 
-use crate::server::{eventually, install};
+use crate::server::install;
 
 #[tokio::test]
 async fn every_field_of_every_kind_is_explained() {

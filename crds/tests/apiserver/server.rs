@@ -1,7 +1,5 @@
 //! Definitions and requests.
 
-use std::time::Duration;
-
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
@@ -50,20 +48,6 @@ pub(crate) fn api_of(client: &Client, namespace: &str, manifest: &Value) -> Api<
         namespace,
         &ApiResource::from_gvk_with_plural(&gvk, &plural),
     )
-}
-
-/// Waits until `probe` has an answer: the server takes up definitions some time after they were written.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, probe: impl Fn() -> F) -> T {
-    let answered = async {
-        loop {
-            if let Some(answer) = probe().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let answer = tokio::time::timeout(Duration::from_secs(60), answered).await;
-    answer.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
 /// Asks whether the server would take the object: its messages, each after its field, when it would not.

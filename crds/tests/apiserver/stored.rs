@@ -2,12 +2,12 @@
 
 use kube::api::{Patch, PatchParams, PostParams};
 use outrigger_crds::definition;
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, eventually};
 use serde_json::{Value, json};
 
 use crate::{
     corpus::{Case, Outcome, cases},
-    server::{api_of, eventually, install, messages, under},
+    server::{api_of, install, messages, under},
 };
 
 /// Definitions of this test alone.

@@ -28,8 +28,7 @@ struct Answered {
 
 impl Server {
     fn new() -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let root = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        let root = outrigger_testkit::Workloads::new().unwrap().anchors();
         let (_, anchors) = watch::channel(Arc::new(Anchors::from_pem(&root).unwrap()));
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();

@@ -8,10 +8,10 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use outrigger_injector::cluster::{Cluster, components};
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, eventually};
 use serde_json::{Value, json};
 
-use crate::support::{Injector, Registered, chart, clients, defaults, eventually, grant, install, remove, turn};
+use crate::support::{Injector, Registered, chart, clients, defaults, grant, install, remove, turn};
 
 /// A pod's answer from the API server, with the warnings that kubectl would print.
 struct Created {

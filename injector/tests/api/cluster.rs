@@ -11,11 +11,11 @@ use outrigger_injector::{
     authorise::Account,
     cluster::{Cluster, accounts, components, configuration},
 };
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, eventually};
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
-use crate::support::{clients, eventually, grant, grant_in};
+use crate::support::{clients, grant, grant_in};
 
 pub(crate) async fn server() -> &'static ApiServer {
     let server = ApiServer::shared().await;

@@ -9,13 +9,13 @@ use outrigger_injector::{
     annotations::TABLE,
     cluster::{Cluster, components},
 };
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, eventually};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
     cluster::{api, component, server},
-    support::{Injector, Registered, chart, clients, eventually, install, turn},
+    support::{Injector, Registered, chart, clients, install, turn},
 };
 
 #[derive(Deserialize)]

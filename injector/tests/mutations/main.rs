@@ -26,8 +26,7 @@ impl Random {
 }
 
 fn webhook() -> Router {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let root = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    let root = outrigger_testkit::Workloads::new().unwrap().anchors();
     answers::webhook(&root)
 }
 

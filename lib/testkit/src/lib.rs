@@ -5,8 +5,10 @@ pub mod apiserver;
 pub mod certs;
 pub mod kubeconfig;
 pub mod toolchain;
+pub mod wait;
 pub mod workloads;
 
 pub use anyone::Anyone;
 pub use apiserver::{ApiServer, FaultyApiServer};
+pub use wait::eventually;
 pub use workloads::Workloads;

@@ -1,11 +1,17 @@
 //! A certificate authority for workloads, which certifies whoever asks: identities for a test's own processes, bare
 //! certificates for many clients, and sentry as far as the programs under test need it.
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+};
 
 use outrigger_core::{
     SpiffeId, TrustDomain,
-    control_plane::{SIDECAR_INJECTOR, Service},
+    control_plane::{PUBLIC_TRUST_DOMAIN, SIDECAR_INJECTOR, Service},
 };
 use outrigger_identity::{
     AnchorSource, ClientAuth, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener, SigningRequest,
@@ -75,12 +81,11 @@ impl Workloads {
     fn certify(&self, csr: &str, id: &SpiffeId) -> Result<Vec<u8>, rcgen::Error> {
         let csr = CertificateSigningRequestParams::from_pem(csr)?;
         let mut params = template(id)?;
-        if let Some(workload) = id
-            .workload()
-            .filter(|workload| workload.app_id == Service::Injector.app_id())
-        {
-            // What the API server calls the webhook by.
-            let name = format!("{SIDECAR_INJECTOR}.{}.svc", workload.namespace);
+        // A webhook in a test's own process is called by address, others by their Service.
+        params
+            .subject_alt_names
+            .push(SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
+        if let Some(name) = webhook_name(id) {
             params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
         }
         let certificate = params.signed_by(&csr.public_key, &*self.root)?;
@@ -96,9 +101,22 @@ impl Workloads {
         id: SpiffeId,
         stop: &CancellationToken,
     ) -> Result<Identity, outrigger_identity::Error> {
+        self.identity_with_key(id, KeyAlgorithm::Ed25519, stop).await
+    }
+
+    /// As [`Self::identity`], with a key of a certain kind.
+    ///
+    /// # Errors
+    /// The identity library's.
+    pub async fn identity_with_key(
+        &self,
+        id: SpiffeId,
+        key: KeyAlgorithm,
+        stop: &CancellationToken,
+    ) -> Result<Identity, outrigger_identity::Error> {
         let anchors = AnchorSource::Static(self.anchors());
         let issuer = Arc::new(Certified(self.clone(), id));
-        let (identity, renewal) = Identity::with_issuer(anchors, KeyAlgorithm::Ed25519, issuer)?;
+        let (identity, renewal) = Identity::with_issuer(anchors, key, issuer)?;
         tokio::spawn(renewal.run(|_| {}, stop.clone()));
         identity.ready().await;
         Ok(identity)
@@ -109,13 +127,13 @@ impl Workloads {
     /// # Errors
     /// When there is no free port, or no identity.
     pub async fn serve_sentry(&self, id: SpiffeId, stop: &CancellationToken) -> io::Result<SocketAddr> {
-        let trust_domain = id.trust_domain().clone();
+        let control_plane = id.trust_domain().clone();
         let identity = self.identity(id, stop).await.map_err(io::Error::other)?;
         let tcp = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = tcp.local_addr()?;
         let tls = identity.server_tls(ClientAuth::None, &[b"h2"]);
         let listener = Listener::tls(tcp, tls, Limits::default())?;
-        let service = CaServer::new(Sentry(self.clone(), trust_domain));
+        let service = CaServer::new(Sentry(self.clone(), control_plane));
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(listener));
         Ok(address)
     }
@@ -126,6 +144,17 @@ fn template(id: &SpiffeId) -> Result<CertificateParams, rcgen::Error> {
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![SanType::URI(id.to_string().try_into()?)];
     Ok(params)
+}
+
+/// What the API server calls the webhook of a process of the control plane by.
+fn webhook_name(id: &SpiffeId) -> Option<String> {
+    let workload = id.workload()?;
+    let service = match Service::from_app_id(workload.app_id)? {
+        Service::Injector => SIDECAR_INJECTOR,
+        Service::Operator => "dapr-webhook",
+        _ => return None,
+    };
+    Some(format!("{service}.{}.svc", workload.namespace))
 }
 
 /// Gives the test's own process its identity.
@@ -142,7 +171,7 @@ impl Issuer for Certified {
     }
 }
 
-/// Believes whoever asks.
+/// Believes whoever asks: processes of the control plane are of its trust domain, everybody else of the public one.
 struct Sentry(Workloads, TrustDomain);
 
 #[tonic::async_trait]
@@ -153,7 +182,12 @@ impl Ca for Sentry {
     ) -> Result<Response<SignCertificateResponse>, Status> {
         let request = request.into_inner();
         let refused = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
-        let id = SpiffeId::new(self.1.clone(), &request.namespace, &request.id).map_err(|error| refused(&error))?;
+        let trust_domain = match Service::from_app_id(&request.id) {
+            Some(_) => Ok(self.1.clone()),
+            None => TrustDomain::new(PUBLIC_TRUST_DOMAIN),
+        };
+        let trust_domain = trust_domain.map_err(|error| refused(&error))?;
+        let id = SpiffeId::new(trust_domain, &request.namespace, &request.id).map_err(|error| refused(&error))?;
         let csr = std::str::from_utf8(&request.certificate_signing_request).map_err(|error| refused(&error))?;
         let certificate = self.0.certify(csr, &id).map_err(|error| refused(&error))?;
         Ok(Response::new(SignCertificateResponse {

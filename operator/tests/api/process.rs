@@ -1,12 +1,9 @@
 //! The binary as the chart runs it: flags, environment, its own identity, health, shutdown.
 
 use std::{
-    future::Future,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    pin::Pin,
     process::Stdio,
-    sync::Arc,
 };
 
 use k8s_openapi::{
@@ -18,109 +15,17 @@ use kube::{
 };
 use outrigger_core::{SpiffeId, TrustDomain, control_plane::Service};
 use outrigger_crds::Configuration;
-use outrigger_identity::{
-    AnchorSource, ClientAuth, Expect, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener,
-    SigningRequest,
-};
-use outrigger_proto::{
-    operator::{ListComponentsRequest, operator_client::OperatorClient},
-    sentry::{
-        SignCertificateRequest, SignCertificateResponse,
-        ca_server::{Ca, CaServer},
-    },
-};
-use outrigger_testkit::ApiServer;
-use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair, SanType,
-};
+use outrigger_identity::Expect;
+use outrigger_proto::operator::{ListComponentsRequest, operator_client::OperatorClient};
+use outrigger_testkit::{ApiServer, Workloads, eventually};
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    process::Command,
-};
+use tokio::{net::TcpStream, process::Command};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, transport::Server};
 
-use crate::support::{eventually, soon};
-
-/// A root that certifies whoever asks.
-struct Root(CertifiedIssuer<'static, KeyPair>);
-
-impl Root {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    fn certify(&self, csr: &str, id: &SpiffeId) -> String {
-        let csr = CertificateSigningRequestParams::from_pem(csr).unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().unwrap())];
-        params.signed_by(&csr.public_key, &self.0).unwrap().pem()
-    }
-}
-
-/// Gives the test's own processes their identity.
-struct Certified(Arc<Root>, SpiffeId);
-
-impl Issuer for Certified {
-    fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
-        let chain = self.0.certify(&request.csr, &self.1).into_bytes();
-        Box::pin(std::future::ready(Ok(Issued {
-            chain,
-            ..Issued::default()
-        })))
-    }
-}
-
-/// Sentry, as far as the operator needs it.
-struct Sentry(Arc<Root>, TrustDomain);
-
-#[tonic::async_trait]
-impl Ca for Sentry {
-    async fn sign_certificate(
-        &self,
-        request: Request<SignCertificateRequest>,
-    ) -> Result<Response<SignCertificateResponse>, Status> {
-        let request = request.into_inner();
-        let id = SpiffeId::new(self.1.clone(), &request.namespace, &request.id).unwrap();
-        let csr = std::str::from_utf8(&request.certificate_signing_request).unwrap();
-        Ok(Response::new(SignCertificateResponse {
-            workload_certificate: self.0.certify(csr, &id).into_bytes().into(),
-            valid_until: Some(std::time::SystemTime::now().into()),
-            ..Default::default()
-        }))
-    }
-}
-
-async fn identity(root: &Arc<Root>, id: SpiffeId, stop: &CancellationToken) -> Identity {
-    let anchors = AnchorSource::Static(root.0.pem());
-    let issuer = Arc::new(Certified(root.clone(), id));
-    let (identity, renewal) = Identity::with_issuer(anchors, KeyAlgorithm::Ed25519, issuer).unwrap();
-    tokio::spawn(renewal.run(|_| {}, stop.clone()));
-    identity.ready().await;
-    identity
-}
-
-/// A port that was free a moment ago.
-async fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// The answer to a GET, once there is one.
-async fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    Some(answer)
-}
+use crate::{
+    setup::{free_port, get},
+    support::soon,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
@@ -129,20 +34,13 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
     api_server.apply_crds(&crds).await.unwrap();
     let namespace = api_server.namespace("process").await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let (root, trust_domain) = (Arc::new(Root::new()), TrustDomain::new("example.org").unwrap());
+    let (workloads, trust_domain) = (Workloads::new().unwrap(), TrustDomain::new("example.org").unwrap());
     let anchors = folder.path().join("ca.crt");
-    std::fs::write(&anchors, root.0.pem()).unwrap();
+    std::fs::write(&anchors, workloads.anchors()).unwrap();
 
     let stop = CancellationToken::new();
     let sentry = Service::Sentry.spiffe_id(&trust_domain, &namespace).unwrap();
-    let sentry = identity(&root, sentry, &stop)
-        .await
-        .server_tls(ClientAuth::None, &[b"h2"]);
-    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let sentry_address = tcp.local_addr().unwrap();
-    let listener = Listener::tls(tcp, sentry, Limits::default()).unwrap();
-    let service = CaServer::new(Sentry(root.clone(), trust_domain.clone()));
-    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(listener));
+    let sentry_address = workloads.serve_sentry(sentry, &stop).await.unwrap();
 
     let (port, healthz, metrics) = (free_port().await, free_port().await, free_port().await);
     let conversions = free_port().await.to_string();
@@ -177,7 +75,7 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
 
     // It waits for its configuration, and says so.
     let waiting = format!("operator-configuration: Configuration {namespace}/daprsystem does not exist yet");
-    eventually("waiting", || async {
+    eventually("waiting", async || {
         get(healthz, "/healthz/detail")
             .await
             .filter(|text| text.contains(&waiting))
@@ -218,7 +116,9 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
         definition.spec.conversion?.webhook?.client_config?.ca_bundle
     };
     eventually("the CA bundle", async || {
-        bundle().await.filter(|bundle| bundle.0 == root.0.pem().as_bytes())
+        bundle()
+            .await
+            .filter(|bundle| bundle.0 == workloads.anchors().as_bytes())
     })
     .await;
 
@@ -235,8 +135,10 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
     let app = SpiffeId::new(TrustDomain::new("public").unwrap(), &namespace, "cart").unwrap();
     let expected = Service::Operator.spiffe_id(&trust_domain, &namespace).unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
-    let channel = identity(&root, app, &stop)
+    let channel = workloads
+        .identity(app, &stop)
         .await
+        .unwrap()
         .channel(&address, Expect::Id(expected))
         .unwrap();
     let mut sidecar = OperatorClient::new(channel);

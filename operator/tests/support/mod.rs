@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use outrigger_identity::Peer;
 use outrigger_operator::api::Api;
 use outrigger_proto::operator::operator_client::OperatorClient;
+pub(crate) use outrigger_testkit::eventually;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
@@ -35,19 +36,6 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("{what} did not happen in time"),
     }
-}
-
-/// Asks again and again until the answer is there.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    soon(what, async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await
 }
 
 /// A running API.
