@@ -1,7 +1,6 @@
 //! The reference pages that are written from the code.
 
 mod pages;
-mod table;
 
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! The pages about rules.
 
-use super::table::{HEADER, table};
+use outrigger_core::markdown::{HEADER, table};
+
 use crate::rules::{
     Check, Enforcement, Rule, Value,
     rejections::{self, BOUNDS},

@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod cluster_domain;
 pub mod control_plane;
 pub mod duration;
+pub mod markdown;
 pub mod scopes;
 pub mod spiffe;
 pub mod text;

@@ -1,10 +1,10 @@
-//! Markdown.
+//! Markdown, for the pages of the documentation that programs write.
 
 /// The first line of every page that is written by a program.
-pub(crate) const HEADER: &str = "<!-- Written by `make generate`; do not edit. -->\n\n";
+pub const HEADER: &str = "<!-- Written by `make generate`; do not edit. -->\n\n";
 
 /// A table.
-pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let mut text = row(head.map(str::to_owned));
     text += &row(["---"; N].map(str::to_owned));
     for cells in rows {
