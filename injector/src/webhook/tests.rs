@@ -6,6 +6,7 @@ use axum::{body::Body, http::Method};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
 use outrigger_proto::outrigger::operator::v1::Refusal;
+use outrigger_testkit::Workloads;
 use prometheus::Registry;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -28,8 +29,7 @@ struct Answered {
 
 impl Server {
     fn new() -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let root = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        let root = Workloads::new().unwrap().anchors();
         let (_, anchors) = watch::channel(Arc::new(Anchors::from_pem(&root).unwrap()));
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();

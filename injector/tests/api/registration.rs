@@ -10,7 +10,7 @@ use outrigger_testkit::ApiServer;
 use serde_json::json;
 
 use crate::support::{
-    Authority, CONFIGURATION, Registered, bundle, bundle_is, eventually, grant, install, remove, rendered, turn,
+    CONFIGURATION, Registered, anchors, bundle, bundle_is, eventually, grant, install, remove, rendered, turn,
 };
 
 const URL: &str = "https://127.0.0.1:1/mutate";
@@ -23,7 +23,7 @@ fn api(client: &Client) -> Api<MutatingWebhookConfiguration> {
 async fn drift_is_healed() {
     let _turn = turn().await;
     let client = ApiServer::shared().await.client();
-    let ours = Authority::new().anchors();
+    let ours = anchors();
     install(&client, URL, "nowhere").await;
     let registered = Registered::start(&client, ours.clone());
     bundle_is(&client, &ours).await;
@@ -41,7 +41,7 @@ async fn drift_is_healed() {
     assert_eq!(webhook.client_config.url.as_deref(), Some(URL));
 
     // Another bundle.
-    let theirs = Authority::new().anchors();
+    let theirs = anchors();
     let other = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle",
         "value": k8s_openapi::ByteString(theirs.pem().into())}]);
     let other = Patch::Json::<()>(serde_json::from_value(other).unwrap());
@@ -78,7 +78,7 @@ async fn drift_is_healed() {
 async fn a_recreated_object_is_healed_and_a_deleted_one_is_not_recreated() {
     let _turn = turn().await;
     let client = ApiServer::shared().await.client();
-    let ours = Authority::new().anchors();
+    let ours = anchors();
     remove(&client).await;
     let registered = Registered::start(&client, ours.clone());
     registered
@@ -92,7 +92,7 @@ async fn a_recreated_object_is_healed_and_a_deleted_one_is_not_recreated() {
     remove(&client).await;
     registered.not_ready("there is no MutatingWebhookConfiguration").await;
     // A change of ours in this state must not create anything.
-    let theirs = Authority::new().anchors();
+    let theirs = anchors();
     registered.anchors.send_replace(theirs.clone());
     install(&client, URL, "nowhere").await;
     bundle_is(&client, &theirs).await;
@@ -109,7 +109,7 @@ async fn a_recreated_object_is_healed_and_a_deleted_one_is_not_recreated() {
 async fn other_webhooks_of_the_object_are_left_alone() {
     let _turn = turn().await;
     let client = ApiServer::shared().await.client();
-    let ours = Authority::new().anchors();
+    let ours = anchors();
     remove(&client).await;
     let mut object = rendered(URL, "nowhere");
     let mut other = object["webhooks"][0].clone();
@@ -149,7 +149,7 @@ async fn the_grants_of_upstreams_chart_are_enough() {
     )
     .await;
 
-    let ours = Authority::new().anchors();
+    let ours = anchors();
     remove(&client).await;
     let limited = server.client_as("upstream-injector", &[]);
     let registered = Registered::start(&limited, ours.clone());
@@ -157,7 +157,7 @@ async fn the_grants_of_upstreams_chart_are_enough() {
     install(&client, URL, "nowhere").await;
     bundle_is(&client, &ours).await;
     registered.ready().await;
-    let theirs = Authority::new().anchors();
+    let theirs = anchors();
     registered.anchors.send_replace(theirs.clone());
     bundle_is(&client, &theirs).await;
 
@@ -206,7 +206,7 @@ async fn a_late_write_does_not_bring_a_deleted_object_back() {
     let client = ApiServer::shared().await.client();
     install(&client, URL, "nowhere").await;
     let seen = api(&client).get(CONFIGURATION).await.unwrap();
-    let ours = k8s_openapi::ByteString(Authority::new().anchors().pem().into());
+    let ours = k8s_openapi::ByteString(anchors().pem().into());
     let late = Patch::Apply(registration::application(&seen, &ours));
     let params = PatchParams::apply("outrigger-injector").force();
     remove(&client).await;

@@ -1,6 +1,6 @@
 //! An injector in this process, and what it is registered with.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
@@ -10,10 +10,8 @@ use kube::{
     Api, Client,
     api::{DeleteParams, PostParams},
 };
-use outrigger_identity::{
-    AnchorSource, Anchors, ClientAuth, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener,
-    SigningRequest,
-};
+use outrigger_core::{TrustDomain, control_plane::Service};
+use outrigger_identity::{Anchors, ClientAuth, Limits, Listener};
 use outrigger_injector::{
     cluster::Cluster, environment::Environment, metrics::Metrics, refusals::Refusals, registration::Registration,
     settings::Settings, webhook::Webhook,
@@ -22,8 +20,8 @@ use outrigger_process::{
     health::Health,
     kubernetes::{client::Clients, webhook as server},
 };
+use outrigger_testkit::Workloads;
 use prometheus::Registry;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -57,42 +55,13 @@ pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Op
     }
 }
 
-/// A certificate authority in place of sentry.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    pub(crate) fn anchors(&self) -> Arc<Anchors> {
-        Arc::new(Anchors::from_pem(&self.0.pem()).unwrap())
-    }
+/// Trust anchors of an authority that nobody else has.
+pub(crate) fn anchors() -> Arc<Anchors> {
+    of_authority(&Workloads::new().unwrap())
 }
 
-impl Issuer for Authority {
-    fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
-        let mut csr = rcgen::CertificateSigningRequestParams::from_pem(&request.csr).unwrap();
-        csr.params.subject_alt_names = vec![
-            SanType::IpAddress([127, 0, 0, 1].into()),
-            SanType::URI(
-                "spiffe://cluster.local/ns/dapr-system/dapr-injector"
-                    .try_into()
-                    .unwrap(),
-            ),
-        ];
-        csr.params.not_before = time::OffsetDateTime::now_utc() - Duration::from_secs(60);
-        csr.params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
-        let chain = csr.signed_by(&self.0).unwrap().pem().into_bytes();
-        Box::pin(async {
-            Ok(Issued {
-                chain,
-                ..Issued::default()
-            })
-        })
-    }
+fn of_authority(workloads: &Workloads) -> Arc<Anchors> {
+    Arc::new(Anchors::from_pem(&workloads.anchors()).unwrap())
 }
 
 /// A served webhook. Ends when it is dropped.
@@ -106,12 +75,12 @@ pub(crate) struct Injector {
 impl Injector {
     /// Serves as the process does, with a certificate of its own authority.
     pub(crate) async fn start(cluster: Cluster, variables: &HashMap<String, String>) -> Self {
-        let authority = Authority::new();
-        let anchors = authority.anchors();
-        let source = AnchorSource::Static(anchors.pem().to_owned());
-        let (identity, renewal) = Identity::with_issuer(source, KeyAlgorithm::Rsa2048, Arc::new(authority)).unwrap();
+        let workloads = Workloads::new().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(renewal.run(|_| {}, stop.clone()));
+        let id = Service::Injector
+            .spiffe_id(&TrustDomain::new("cluster.local").unwrap(), "dapr-system")
+            .unwrap();
+        let identity = workloads.webhook_identity(id, &stop).await.unwrap();
         let env = Environment::parse(variables).unwrap();
         let settings = Settings::new(&env, "cluster.local", true, true);
         let registry = Registry::new();
@@ -121,13 +90,12 @@ impl Injector {
         let webhook = Webhook::new(settings, env.allowed, cluster, anchors_of, refusals, metrics);
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/mutate", tcp.local_addr().unwrap());
-        identity.ready().await;
         let tls = identity.server_tls(ClientAuth::None, &[b"h2", b"http/1.1"]);
         let listener = Listener::tls(tcp, tls, Limits::default()).unwrap();
         tokio::spawn(server::serve(listener, webhook.router(), stop.clone()));
         Self {
             url,
-            anchors,
+            anchors: of_authority(&workloads),
             registry,
             _stop: stop.drop_guard(),
         }

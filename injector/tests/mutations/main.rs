@@ -5,6 +5,7 @@
 mod answers;
 
 use axum::Router;
+use outrigger_testkit::Workloads;
 use serde_json::{Value, json};
 
 use answers::{check, post};
@@ -26,9 +27,7 @@ impl Random {
 }
 
 fn webhook() -> Router {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let root = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
-    answers::webhook(&root)
+    answers::webhook(&Workloads::new().unwrap().anchors())
 }
 
 fn review() -> Value {

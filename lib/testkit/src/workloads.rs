@@ -1,7 +1,13 @@
 //! A certificate authority for workloads, which certifies whoever asks: identities for a test's own processes, bare
 //! certificates for many clients, and sentry as far as the programs under test need it.
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+};
 
 use outrigger_core::{
     SpiffeId, TrustDomain,
@@ -75,14 +81,7 @@ impl Workloads {
     fn certify(&self, csr: &str, id: &SpiffeId) -> Result<Vec<u8>, rcgen::Error> {
         let csr = CertificateSigningRequestParams::from_pem(csr)?;
         let mut params = template(id)?;
-        if let Some(workload) = id
-            .workload()
-            .filter(|workload| workload.app_id == Service::Injector.app_id())
-        {
-            // What the API server calls the webhook by.
-            let name = format!("{SIDECAR_INJECTOR}.{}.svc", workload.namespace);
-            params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
-        }
+        params.subject_alt_names.extend(webhook_names(id)?);
         let certificate = params.signed_by(&csr.public_key, &*self.root)?;
         Ok(certificate.pem().into_bytes())
     }
@@ -96,9 +95,30 @@ impl Workloads {
         id: SpiffeId,
         stop: &CancellationToken,
     ) -> Result<Identity, outrigger_identity::Error> {
+        self.identity_with(KeyAlgorithm::Ed25519, id, stop).await
+    }
+
+    /// The same with a key as webhooks have it, which not every API server takes Ed25519 from.
+    ///
+    /// # Errors
+    /// The identity library's.
+    pub async fn webhook_identity(
+        &self,
+        id: SpiffeId,
+        stop: &CancellationToken,
+    ) -> Result<Identity, outrigger_identity::Error> {
+        self.identity_with(KeyAlgorithm::Rsa2048, id, stop).await
+    }
+
+    async fn identity_with(
+        &self,
+        key: KeyAlgorithm,
+        id: SpiffeId,
+        stop: &CancellationToken,
+    ) -> Result<Identity, outrigger_identity::Error> {
         let anchors = AnchorSource::Static(self.anchors());
         let issuer = Arc::new(Certified(self.clone(), id));
-        let (identity, renewal) = Identity::with_issuer(anchors, KeyAlgorithm::Ed25519, issuer)?;
+        let (identity, renewal) = Identity::with_issuer(anchors, key, issuer)?;
         tokio::spawn(renewal.run(|_| {}, stop.clone()));
         identity.ready().await;
         Ok(identity)
@@ -126,6 +146,23 @@ fn template(id: &SpiffeId) -> Result<CertificateParams, rcgen::Error> {
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![SanType::URI(id.to_string().try_into()?)];
     Ok(params)
+}
+
+/// What the API server calls the webhook of a part of the control plane by, in a cluster and in tests.
+fn webhook_names(id: &SpiffeId) -> Result<Vec<SanType>, rcgen::Error> {
+    let Some(workload) = id.workload() else {
+        return Ok(Vec::new());
+    };
+    let service = match workload.app_id {
+        app_id if app_id == Service::Injector.app_id() => SIDECAR_INJECTOR,
+        app_id if app_id == Service::Operator.app_id() => "dapr-webhook",
+        _ => return Ok(Vec::new()),
+    };
+    let name = format!("{service}.{}.svc", workload.namespace);
+    Ok(vec![
+        SanType::DnsName(name.try_into()?),
+        SanType::IpAddress(Ipv4Addr::LOCALHOST.into()),
+    ])
 }
 
 /// Gives the test's own process its identity.

@@ -1,6 +1,6 @@
 //! What stands in for the injector: a webhook in this process that the real API server calls, and its registration.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{Json, Router, routing::post};
 use k8s_openapi::{ByteString, api::admissionregistration::v1::MutatingWebhookConfiguration};
@@ -8,14 +8,12 @@ use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams},
 };
-use outrigger_identity::{
-    AnchorSource, Anchors, ClientAuth, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener,
-    SigningRequest,
-};
+use outrigger_core::{TrustDomain, control_plane::Service};
+use outrigger_identity::{Anchors, ClientAuth, Limits, Listener};
 use outrigger_operator::missing::Settings;
 use outrigger_process::kubernetes::webhook;
+use outrigger_testkit::Workloads;
 use parking_lot::Mutex;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -40,7 +38,7 @@ pub(crate) struct Injector {
     client: Client,
     namespace: String,
     port: u16,
-    authority: Arc<Authority>,
+    workloads: Workloads,
     anchors: watch::Sender<Arc<Anchors>>,
     pub(crate) answer: Arc<Mutex<Answer>>,
     /// Users of reviews that were no dry runs, and of those that were.
@@ -54,12 +52,12 @@ impl Injector {
     pub(crate) async fn start(client: Client, namespace: &str) -> Self {
         static TURN: Semaphore = Semaphore::const_new(1);
         let turn = TURN.acquire().await.unwrap();
-        let authority = Authority::new();
-        let source = AnchorSource::Static(authority.pem());
-        let (identity, renewal) = Identity::with_issuer(source, KeyAlgorithm::Ed25519, authority.clone()).unwrap();
+        let workloads = Workloads::new().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(renewal.run(|_| {}, stop.clone()));
-        identity.ready().await;
+        let id = Service::Injector
+            .spiffe_id(&TrustDomain::new("cluster.local").unwrap(), namespace)
+            .unwrap();
+        let identity = workloads.identity(id, &stop).await.unwrap();
         let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = tcp.local_addr().unwrap().port();
         let tls = identity.server_tls(ClientAuth::None, &[b"h2", b"http/1.1"]);
@@ -77,12 +75,12 @@ impl Injector {
             Router::new().route("/mutate", post(mutate))
         };
         tokio::spawn(webhook::serve(listener, router, stop.clone()));
-        let anchors = Anchors::from_pem(&authority.pem()).unwrap();
+        let anchors = Anchors::from_pem(&workloads.anchors()).unwrap();
         Self {
             client,
             namespace: namespace.to_owned(),
             port,
-            authority,
+            workloads,
             anchors: watch::Sender::new(Arc::new(anchors)),
             answer,
             asked,
@@ -100,7 +98,7 @@ impl Injector {
 
     /// Registers the webhook for pods of the test's namespace only, after a change.
     pub(crate) async fn register(&self, change: impl FnOnce(&mut Value)) {
-        let bundle = ByteString(self.authority.pem().into_bytes());
+        let bundle = ByteString(self.workloads.anchors().into_bytes());
         let mut webhook = json!({
             "name": "sidecar-injector.dapr.io", "admissionReviewVersions": ["v1"], "sideEffects": "None",
             "failurePolicy": "Ignore", "timeoutSeconds": 10,
@@ -146,40 +144,4 @@ fn respond(answer: &Answer, request: &Value) -> Json<Value> {
         Answer::Break => response = json!("nonsense"),
     }
     Json(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
-}
-
-/// A certificate authority in place of sentry.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Arc<Self> {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Arc::new(Self(issuer))
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-}
-
-impl Issuer for Authority {
-    fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
-        let mut csr = rcgen::CertificateSigningRequestParams::from_pem(&request.csr).unwrap();
-        let id = "spiffe://cluster.local/ns/dapr-system/dapr-injector".to_owned();
-        csr.params.subject_alt_names = vec![
-            SanType::IpAddress([127, 0, 0, 1].into()),
-            SanType::URI(id.try_into().unwrap()),
-        ];
-        csr.params.not_before = time::OffsetDateTime::now_utc() - Duration::from_secs(60);
-        csr.params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
-        let chain = csr.signed_by(&self.0).unwrap().pem().into_bytes();
-        Box::pin(async {
-            Ok(Issued {
-                chain,
-                ..Issued::default()
-            })
-        })
-    }
 }

@@ -10,22 +10,22 @@ use kube::{
 use outrigger_crds::{Subscription, subscription::convert::ROUTES_ANNOTATION};
 use outrigger_operator::{core::Core, metrics::Metrics, scope::Scope};
 use outrigger_process::{health::Health, kubernetes::watch::ObjectKey, tasks::Tasks};
-use outrigger_testkit::{ApiServer, toolchain::Toolchain};
+use outrigger_testkit::{ApiServer, Workloads, toolchain::Toolchain};
 use prometheus::Registry;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    Authority, DEFINITION, Registered, Webhook, bundle_is, clients, created, definitions, established, eventually,
-    install, manifest, remove, rendered, subscriptions, text, turn,
+    DEFINITION, Registered, Webhook, bundle_is, clients, created, definitions, established, eventually, install,
+    manifest, remove, rendered, subscriptions, text, turn,
 };
 
 /// A namespace in a server whose definition names this webhook.
 struct Setup {
     client: Client,
     namespace: String,
-    authority: std::sync::Arc<Authority>,
+    workloads: Workloads,
     webhook: Webhook,
     _registered: Registered,
 }
@@ -35,15 +35,15 @@ impl Setup {
         let server = ApiServer::shared().await;
         let client = server.client();
         let namespace = server.namespace(prefix).await.unwrap();
-        let authority = Authority::new(&namespace);
-        let webhook = Webhook::start(&authority, 0).await;
+        let workloads = Workloads::new().unwrap();
+        let webhook = Webhook::start(&workloads, &namespace, 0).await;
         install(&client, &webhook.url()).await;
-        let registered = Registered::start(&client, &namespace, &authority.pem());
-        bundle_is(&client, &authority.pem()).await;
+        let registered = Registered::start(&client, &namespace, &workloads.anchors());
+        bundle_is(&client, &workloads.anchors()).await;
         Self {
             client,
             namespace,
-            authority,
+            workloads,
             webhook,
             _registered: registered,
         }
@@ -294,7 +294,7 @@ async fn conversions_wait_for_a_webhook_that_is_down() {
     let Setup {
         client,
         namespace,
-        authority,
+        workloads,
         webhook,
         _registered,
     } = Setup::new("down").await;
@@ -308,7 +308,7 @@ async fn conversions_wait_for_a_webhook_that_is_down() {
     drop(webhook);
     eventually("conversions fail", async || v1.get("orders").await.err()).await;
     v2.get("orders").await.expect("the stored version needs no conversion");
-    let _again = Webhook::start(&authority, port).await;
+    let _again = Webhook::start(&workloads, &namespace, port).await;
     eventually("conversions work", async || v1.get("orders").await.ok()).await;
 }
 
@@ -320,7 +320,7 @@ async fn old_stored_objects_keep_no_operator_from_becoming_ready() {
     let Setup {
         client,
         namespace,
-        authority,
+        workloads,
         webhook,
         _registered,
     } = Setup::new("stored").await;
@@ -378,7 +378,7 @@ async fn old_stored_objects_keep_no_operator_from_becoming_ready() {
         () = eventually("readiness without Subscriptions", async || health.is_ready().then_some(())) => {}
     }
 
-    let _again = Webhook::start(&authority, port).await;
+    let _again = Webhook::start(&workloads, &namespace, port).await;
     let api: Api<Subscription> = Api::namespaced(client.clone(), &namespace);
     let listed = eventually("Subscriptions are listed", async || {
         api.list(&ListParams::default()).await.ok()

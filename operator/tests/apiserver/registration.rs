@@ -3,12 +3,12 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
 use outrigger_identity::Anchors;
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, Workloads};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Authority, DEFINITION, Registered, Webhook, bundle_is, client_config, create, created, definitions, eventually,
-    grant, install, manifest, remove, rendered, service, subscriptions, text, turn,
+    DEFINITION, Registered, Webhook, bundle_is, client_config, create, created, definitions, eventually, grant,
+    install, manifest, remove, rendered, service, subscriptions, text, turn,
 };
 
 const SPEC: fn() -> Value = || json!({"pubsubname": "p", "topic": "t", "route": "/r"});
@@ -24,13 +24,13 @@ async fn the_definition_names_the_service_with_its_trust_anchors_whatever_happen
     let server = ApiServer::shared().await;
     let client = server.client();
     let namespace = server.namespace("control-plane").await.unwrap();
-    let ours = Authority::new(&namespace);
-    let webhook = Webhook::start(&ours, 0).await;
+    let ours = Workloads::new().unwrap();
+    let webhook = Webhook::start(&ours, &namespace, 0).await;
     service(&client, &namespace).await;
     let stale = replace_me(webhook.port);
     install(&client, &stale).await;
-    let registered = Registered::start(&client, &namespace, &ours.pem());
-    bundle_is(&client, &ours.pem()).await;
+    let registered = Registered::start(&client, &namespace, &ours.anchors());
+    bundle_is(&client, &ours.anchors()).await;
     registered.is(true).await;
     let found = client_config(&client).await.unwrap().service.unwrap();
     assert_eq!(
@@ -53,7 +53,7 @@ async fn the_definition_names_the_service_with_its_trust_anchors_whatever_happen
         .patch(DEFINITION, &PatchParams::default(), &patch)
         .await
         .unwrap();
-    bundle_is(&client, &ours.pem()).await;
+    bundle_is(&client, &ours.anchors()).await;
 
     // Helm and Argo CD render the definition again.
     let params = PatchParams::apply("argocd-controller").force();
@@ -78,11 +78,11 @@ async fn the_definition_names_the_service_with_its_trust_anchors_whatever_happen
         .replace(DEFINITION, &PostParams::default(), &whole)
         .await
         .unwrap();
-    bundle_is(&client, &ours.pem()).await;
+    bundle_is(&client, &ours.anchors()).await;
     namespace_is(&client, &namespace).await;
 
     // New trust anchors, at first beside the old ones.
-    let both = format!("{}{}", ours.pem(), Authority::new(&namespace).pem());
+    let both = format!("{}{}", ours.anchors(), Workloads::new().unwrap().anchors());
     registered
         .anchors
         .send_replace(std::sync::Arc::new(Anchors::from_pem(&both).unwrap()));
@@ -121,8 +121,8 @@ async fn a_definition_without_a_webhook_is_left_alone() {
     definition["spec"]["conversion"] = json!({"strategy": "None"});
     create(&client, &definition).await;
     let before = definitions(&client).get(DEFINITION).await.unwrap();
-    let ours = Authority::new("dapr-system");
-    let registered = Registered::start(&client, "dapr-system", &ours.pem());
+    let ours = Workloads::new().unwrap();
+    let registered = Registered::start(&client, "dapr-system", &ours.anchors());
     registered.is(false).await;
 
     // Repaired by whoever decided that, it is ours again; nothing was written until then.
@@ -131,7 +131,7 @@ async fn a_definition_without_a_webhook_is_left_alone() {
     let after = definitions(&client).patch(DEFINITION, &params, &applied).await.unwrap();
     let generations = (before.metadata.generation, after.metadata.generation);
     assert_eq!(generations, (Some(1), Some(2)));
-    bundle_is(&client, &ours.pem()).await;
+    bundle_is(&client, &ours.anchors()).await;
     registered.is(true).await;
     let written = text(&registered.registry);
     assert!(written.contains(r#"writes_total{result="success"} 1"#), "{written}");
@@ -145,15 +145,15 @@ async fn the_grants_of_upstreams_chart_are_enough() {
     let resources = json!(["customresourcedefinitions"]);
     let rules = json!([{"apiGroups": ["apiextensions.k8s.io"], "resources": resources, "verbs": ["get", "patch"]}]);
     grant("upstream-operator", rules).await;
-    let ours = Authority::new("dapr-system");
+    let ours = Workloads::new().unwrap();
     install(&client, &replace_me(443)).await;
     let limited = server.client_as("upstream-operator", &[]);
-    let registered = Registered::start(&limited, "dapr-system", &ours.pem());
-    bundle_is(&client, &ours.pem()).await;
+    let registered = Registered::start(&limited, "dapr-system", &ours.anchors());
+    bundle_is(&client, &ours.anchors()).await;
     registered.is(true).await;
     // Drift is noticed, later than with a watch.
     install(&client, &replace_me(443)).await;
-    bundle_is(&client, &ours.pem()).await;
+    bundle_is(&client, &ours.anchors()).await;
 }
 
 #[tokio::test]
@@ -162,8 +162,8 @@ async fn a_right_that_is_granted_later_is_noticed() {
     let server = ApiServer::shared().await;
     let client = server.client();
     install(&client, &replace_me(443)).await;
-    let ours = Authority::new("dapr-system");
-    let registered = Registered::start(&server.client_as("nobody", &[]), "dapr-system", &ours.pem());
+    let ours = Workloads::new().unwrap();
+    let registered = Registered::start(&server.client_as("nobody", &[]), "dapr-system", &ours.anchors());
     let resources = json!(["customresourcedefinitions"]);
     let rule = |verbs: Value| json!([{"apiGroups": ["apiextensions.k8s.io"], "resources": resources, "verbs": verbs}]);
     registered.is(false).await;
@@ -176,6 +176,6 @@ async fn a_right_that_is_granted_later_is_noticed() {
     .await;
     assert!(client_config(&client).await.unwrap().ca_bundle.is_none());
     grant("nobody", rule(json!(["list", "patch", "watch"]))).await;
-    bundle_is(&client, &ours.pem()).await;
+    bundle_is(&client, &ours.anchors()).await;
     registered.is(true).await;
 }

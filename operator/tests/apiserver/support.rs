@@ -1,6 +1,6 @@
 //! The definition of Subscriptions, and a webhook and its registration in this process.
 
-use std::{fs, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::Service,
@@ -11,15 +11,12 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
     runtime::{conditions, wait::await_condition},
 };
-use outrigger_identity::{
-    AnchorSource, Anchors, ClientAuth, FetchError, Identity, Issued, Issuer, KeyAlgorithm, Limits, Listener,
-    SigningRequest,
-};
+use outrigger_core::{TrustDomain, control_plane};
+use outrigger_identity::{Anchors, ClientAuth, Limits, Listener};
 use outrigger_operator::convert::{Metrics, Registration, router};
 use outrigger_process::kubernetes::{client::Clients, webhook};
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, Workloads};
 use prometheus::Registry;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -53,49 +50,6 @@ pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Op
     }
 }
 
-/// A certificate authority in place of sentry, which certifies for this namespace.
-pub(crate) struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    namespace: String,
-}
-
-impl Authority {
-    pub(crate) fn new(namespace: &str) -> Arc<Self> {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Arc::new(Self {
-            issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(),
-            namespace: namespace.to_owned(),
-        })
-    }
-
-    pub(crate) fn pem(&self) -> String {
-        self.issuer.pem()
-    }
-}
-
-impl Issuer for Authority {
-    fn issue(&self, request: SigningRequest) -> Pin<Box<dyn Future<Output = Result<Issued, FetchError>> + Send + '_>> {
-        let mut csr = rcgen::CertificateSigningRequestParams::from_pem(&request.csr).unwrap();
-        let id = format!("spiffe://cluster.local/ns/{}/dapr-operator", self.namespace);
-        csr.params.subject_alt_names = vec![
-            SanType::IpAddress([127, 0, 0, 1].into()),
-            // As sentry adds it.
-            SanType::DnsName(format!("dapr-webhook.{}.svc", self.namespace).try_into().unwrap()),
-            SanType::URI(id.try_into().unwrap()),
-        ];
-        csr.params.not_before = time::OffsetDateTime::now_utc() - Duration::from_secs(60);
-        csr.params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
-        let chain = csr.signed_by(&self.issuer).unwrap().pem().into_bytes();
-        Box::pin(async {
-            Ok(Issued {
-                chain,
-                ..Issued::default()
-            })
-        })
-    }
-}
-
 /// A served webhook. Ends when it is dropped.
 pub(crate) struct Webhook {
     pub(crate) port: u16,
@@ -105,16 +59,16 @@ pub(crate) struct Webhook {
 
 impl Webhook {
     /// Serves as the process does. Port 0 is any.
-    pub(crate) async fn start(authority: &Arc<Authority>, port: u16) -> Self {
-        let source = AnchorSource::Static(authority.pem());
-        let (identity, renewal) = Identity::with_issuer(source, KeyAlgorithm::Rsa2048, authority.clone()).unwrap();
+    pub(crate) async fn start(workloads: &Workloads, namespace: &str, port: u16) -> Self {
         let stop = CancellationToken::new();
-        tokio::spawn(renewal.run(|_| {}, stop.clone()));
+        let id = control_plane::Service::Operator
+            .spiffe_id(&TrustDomain::new("cluster.local").unwrap(), namespace)
+            .unwrap();
+        let identity = workloads.webhook_identity(id, &stop).await.unwrap();
         let registry = Registry::new();
         let router = router(Metrics::new(&registry).unwrap());
         let tcp = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = tcp.local_addr().unwrap().port();
-        identity.ready().await;
         let tls = identity.server_tls(ClientAuth::None, &[b"h2", b"http/1.1"]);
         let listener = Listener::tls(tcp, tls, Limits::default()).unwrap();
         tokio::spawn(webhook::serve(listener, router, stop.clone()));
