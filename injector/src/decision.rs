@@ -19,9 +19,9 @@ use crate::{
 
 /// Bytes of a name in what is told of a pod; a valid `apiVersion` is the longest with a group of 253 and a version of 63. Nobody
 /// has checked the pod's own yet, and an app id may be as long as the whole pod.
-const MAX_NAME: usize = 253 + 1 + 63;
+pub const MAX_NAME: usize = 253 + 1 + 63;
 /// Bytes of a message, as an Event's note has them.
-const MAX_MESSAGE: usize = 1024;
+pub const MAX_MESSAGE: usize = 1024;
 
 /// All that a decision depends on beside the request.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +136,7 @@ fn strictly(decision: Decision) -> Decision {
         return decision;
     }
     plain(
-        Answer::Denied(warnings::fit(decision.warnings).join("; ")),
+        Answer::denied(warnings::fit(decision.warnings).join("; ")),
         Outcome::Denied,
         decision.app_id,
     )
@@ -196,7 +196,7 @@ fn judge(pod: &Result<Pod, String>, request: &Request<'_>, context: Context<'_>)
     match pod {
         Ok(pod) => inject(pod, &request.namespace, context, label),
         Err(error) => plain(
-            Answer::Denied(format!("could not unmarshal raw object: {error}")),
+            Answer::denied(format!("could not unmarshal raw object: {error}")),
             Outcome::Denied,
             label,
         ),
@@ -211,7 +211,7 @@ fn is_enabled(pod: &Pod) -> bool {
 }
 
 fn inject(pod: &Pod, namespace: &str, context: Context<'_>, label: String) -> Decision {
-    let denied = |message: String, label| plain(Answer::Denied(message), Outcome::Denied, label);
+    let denied = |message: String, label| plain(Answer::denied(message), Outcome::Denied, label);
     let Some(trust_anchors) = context.trust_anchors else {
         return denied("the injector has no trust anchors yet".to_owned(), label);
     };

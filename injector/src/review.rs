@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use outrigger_core::text::shortened;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -56,6 +57,9 @@ pub struct Kind {
     pub kind: String,
 }
 
+/// Bytes of what a denial says: as much as all warnings take together. Mistakes are quoted, and may be as long as the review.
+const MAX_DENIAL: usize = 4096;
+
 /// What is answered.
 #[derive(Debug)]
 pub enum Answer {
@@ -63,6 +67,13 @@ pub enum Answer {
     Allowed,
     Denied(String),
     Patched(Operations),
+}
+
+impl Answer {
+    /// Says no, and not too much.
+    pub fn denied(message: String) -> Self {
+        Self::Denied(shortened(message, MAX_DENIAL))
+    }
 }
 
 /// The answer with its envelope.

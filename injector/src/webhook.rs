@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
+use outrigger_core::text::shortened;
 use outrigger_identity::Anchors;
 use outrigger_process::kubernetes::webhook::{read, refusal};
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use crate::{
     authorise::Allowed,
     cluster::Cluster,
-    decision::{self, Context, Decision, Outcome},
+    decision::{self, Context, Decision, MAX_MESSAGE, MAX_NAME, Outcome},
     metrics::{Failure, Metrics},
     refusals::Refusals,
     review::{self, Answer, Reply, Types},
@@ -74,13 +75,14 @@ impl Webhook {
         let review = match review::decode(body) {
             Ok(review) => review,
             Err(broken) => {
-                tracing::error!(error = %broken.error, "a review cannot be decoded");
+                let error = shortened(broken.error.to_string(), MAX_MESSAGE);
+                tracing::error!(error, "a review cannot be decoded");
                 metrics.failed("", Failure::Patch);
                 return self.encode(
                     &Reply {
                         types: broken.types,
                         uid: broken.uid,
-                        answer: Answer::Denied(format!("the body is not an AdmissionReview: {}", broken.error)),
+                        answer: Answer::denied(format!("the body is not an AdmissionReview: {error}")),
                         warnings: Vec::new(),
                         audit: BTreeMap::new(),
                     },
@@ -137,12 +139,11 @@ impl Webhook {
 
 async fn mutate(State(webhook): State<Webhook>, request: Request) -> Response {
     webhook.shared.metrics.request();
-    let (parts, body) = request.into_parts();
-    let body = match read(body).await {
-        Ok(body) => body,
+    let (head, body) = match read(request).await {
+        Ok(read) => read,
         Err(refusal) => return refusal,
     };
-    if !is_json(&parts.headers) {
+    if !is_json(&head.headers) {
         return refusal(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "invalid Content-Type, expected `application/json`",
@@ -163,9 +164,15 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// One line for each pod that asked for a sidecar, and one for each warning.
 fn log(request: &review::Request<'_>, decision: &Decision) {
-    let pod = (&*request.namespace, &*decision.app_id, &*request.uid);
-    let (namespace, app_id, uid) = pod;
-    let user = &*request.user_info.username;
+    // Whoever sends a review chooses how long these are.
+    let [namespace, app_id, uid, user, operation] = [
+        &request.namespace,
+        &decision.app_id,
+        &request.uid,
+        &request.user_info.username,
+        &request.operation,
+    ]
+    .map(|text| shortened(text.clone(), MAX_NAME));
     match (decision.outcome, &decision.answer) {
         (Outcome::NotEnabled | Outcome::NotAPod | Outcome::NotCreated, _) => {}
         (Outcome::NotAllowed, _) => {
@@ -175,11 +182,11 @@ fn log(request: &review::Request<'_>, decision: &Decision) {
             tracing::error!(namespace, app_id, uid, user, reason, "the pod was denied");
         }
         (outcome, _) => {
-            let operation = &*request.operation;
             tracing::info!(namespace, app_id, uid, user, operation, ?outcome, "reviewed a pod");
         }
     }
     for warning in &decision.warnings {
+        let warning = shortened(warning.clone(), MAX_MESSAGE);
         tracing::warn!(namespace, app_id, uid, warning, "warned the requester");
     }
 }

@@ -1,15 +1,17 @@
 //! Everything that takes part: objects at the API server, processes of the control plane, sidecars, an app, and what the kubelet
 //! would do.
 
+mod programs;
+
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
     time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
-use axum::{Router, body::Body, http::Request, routing::any};
+use axum::{body::Body, http::Request};
 use http_body_util::BodyExt;
 use hyper_util::{
     client::legacy::{Client as Http, connect::HttpConnector},
@@ -190,145 +192,6 @@ impl Stage {
         Ok(("probe".to_owned(), self.apps.clone(), std::fs::read_to_string(file)?))
     }
 
-    fn start(&mut self, name: &str, program: &str, configure: impl FnOnce(&mut Command)) -> anyhow::Result<()> {
-        // All programs are built into one folder.
-        let path = std::env::current_exe()?.with_file_name(program);
-        let log = std::fs::File::create(self.folder.path().join(format!("{name}.log")))?;
-        let mut command = Command::new(&path);
-        command
-            .env_clear()
-            .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .stdin(Stdio::null());
-        configure(&mut command);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", path.display()))?;
-        self.processes.push((name.to_owned(), child));
-        Ok(())
-    }
-
-    fn start_sentries(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
-        for (number, port) in self.sentries.clone().into_iter().enumerate() {
-            let (namespace, healthz) = (self.control_plane.clone(), free_port()?);
-            self.start(&format!("sentry-{number}"), "sentry", |command| {
-                command
-                    .env("NAMESPACE", namespace)
-                    .args([
-                        "--mode",
-                        "kubernetes",
-                        "--trust-domain",
-                        DOMAIN,
-                        "--enable-metrics=false",
-                    ])
-                    .args(["--listen-address", "127.0.0.1", "--healthz-listen-address", "127.0.0.1"])
-                    .args([format!("--port={port}"), format!("--healthz-port={healthz}")])
-                    .args([
-                        format!("--ca-ttl={TTL}s"),
-                        format!("--trust-anchor-propagation-grace={GRACE}s"),
-                    ])
-                    .args(["--ca-renewal-threshold", THRESHOLD, "--kubeconfig"])
-                    .arg(kubeconfig);
-            })?;
-        }
-        Ok(())
-    }
-
-    async fn start_operator(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
-        let annotations = json!({"dapr.io/control-plane": "operator"});
-        let token = self.pod(&self.control_plane, "dapr-operator", annotations).await?;
-        let anchors = self.folder.path().join("control-plane/ca.crt");
-        let (namespace, port, healthz) = (self.control_plane.clone(), self.operator, free_port()?);
-        self.start("operator", "operator", |command| {
-            command
-                .env("NAMESPACE", namespace)
-                .env("DAPR_SENTRY_TOKEN_FILE", token)
-                .args([
-                    "--trust-distribution",
-                    "--listen-address",
-                    "127.0.0.1",
-                    "--healthz-listen-address",
-                    "127.0.0.1",
-                ])
-                .args(["--enable-metrics=false", "--watch-interval", "0"])
-                .args([format!("--port={port}"), format!("--healthz-port={healthz}")])
-                .arg("--trust-anchors-file")
-                .arg(anchors)
-                .arg("--kubeconfig")
-                .arg(kubeconfig);
-        })
-    }
-
-    async fn start_injector(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
-        let annotations = json!({"dapr.io/control-plane": "injector"});
-        let token = self.pod(&self.control_plane, "dapr-injector", annotations).await?;
-        let anchors = self.folder.path().join("control-plane/ca.crt");
-        let (namespace, port, healthz) = (self.control_plane.clone(), self.injector, free_port()?);
-        let sentry = loopback(self.sentries[1]);
-        self.start("injector", "injector", |command| {
-            command
-                .env("NAMESPACE", namespace)
-                .env("DAPR_SENTRY_TOKEN_FILE", token)
-                .env("DAPR_TRUST_ANCHORS_FILE", anchors)
-                .env("DAPR_SENTRY_ADDRESS", sentry)
-                .env("SIDECAR_IMAGE", "daprd")
-                .args(["--listen-address", "127.0.0.1", "--healthz-listen-address", "127.0.0.1"])
-                .args(["--enable-metrics=false", "--scheduler-enabled=false"])
-                .args([format!("--port={port}"), format!("--healthz-port={healthz}")])
-                .arg("--kubeconfig")
-                .arg(kubeconfig);
-        })
-    }
-
-    async fn start_sidecars(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let app = app(stop).await?;
-        let anchors = self.anchors().await?;
-        for (number, id) in SIDECARS.into_iter().enumerate() {
-            let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": id, "dapr.io/config": "mesh"});
-            let token = self.pod(&self.apps, &format!("app-{id}"), annotations).await?;
-            let (http, internal) = (free_port()?, self.internal);
-            let (namespace, control_plane) = (self.apps.clone(), self.control_plane.clone());
-            let (operator, sentry) = (loopback(self.operator), loopback(self.sentries[number % 2]));
-            let (anchors, file) = (anchors.clone(), self.sidecar_anchors());
-            self.start(&format!("daprd-{id}"), "daprd", |command| {
-                command
-                    .env("NAMESPACE", namespace)
-                    .env("POD_NAME", format!("app-{id}"))
-                    .env("DAPR_TRUST_ANCHORS", anchors)
-                    .env("DAPR_CONTROLPLANE_NAMESPACE", control_plane)
-                    .env("DAPR_CONTROLPLANE_TRUST_DOMAIN", DOMAIN)
-                    .env("DAPR_SENTRY_TOKEN_FILE", token)
-                    .args([
-                        "--mode",
-                        "kubernetes",
-                        "--app-id",
-                        id,
-                        "--config",
-                        "mesh",
-                        "--enable-mtls",
-                    ])
-                    .args(["--control-plane-address", &operator, "--sentry-address", &sentry])
-                    .args([format!("--app-port={app}"), format!("--dapr-http-port={http}")])
-                    .args(["--dapr-grpc-port", "0", "--dapr-public-port", "0"])
-                    .args([
-                        "--dapr-listen-addresses",
-                        "127.0.0.1",
-                        "--dapr-public-listen-address",
-                        "127.0.0.1",
-                    ])
-                    .args([format!("--dapr-internal-grpc-port={internal}")])
-                    .args(["--dapr-internal-grpc-listen-address", &format!("127.0.0.{id}")])
-                    .arg("--enable-metrics=false");
-                if number < 2 {
-                    command.env("DAPR_TRUST_ANCHORS_FILE", file);
-                }
-            })?;
-            self.sidecars.push((id, http));
-        }
-        Ok(())
-    }
-
     /// Copies a ConfigMap's anchors to where pods see them, as the kubelet does.
     fn mount(&self, namespace: &str, name: &'static str, folder: &str, stop: &CancellationToken) {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
@@ -449,16 +312,6 @@ async fn copy(maps: &Api<ConfigMap>, name: &str, folder: &Path) -> anyhow::Resul
     std::fs::write(&new, text)?;
     std::fs::rename(&new, folder.join("ca.crt"))?;
     Ok(())
-}
-
-/// An app that answers everything; its port.
-async fn app(stop: &CancellationToken) -> anyhow::Result<u16> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let port = listener.local_addr()?.port();
-    let router = Router::new().fallback(any(|| async { "hello" }));
-    let stopped = stop.clone().cancelled_owned();
-    tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
-    Ok(port)
 }
 
 fn loopback(port: u16) -> String {

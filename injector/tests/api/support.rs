@@ -11,7 +11,7 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use outrigger_core::{TrustDomain, control_plane::Service};
-use outrigger_identity::{Anchors, ClientAuth, KeyAlgorithm, Limits, Listener};
+use outrigger_identity::{Anchors, ClientAuth, Limits, Listener};
 use outrigger_injector::{
     cluster::Cluster, environment::Environment, metrics::Metrics, refusals::Refusals, registration::Registration,
     settings::Settings, webhook::Webhook,
@@ -50,8 +50,7 @@ impl Injector {
     pub(crate) async fn start(cluster: Cluster, variables: &HashMap<String, String>) -> Self {
         let (workloads, stop) = (Workloads::new().unwrap(), CancellationToken::new());
         let id = Service::Injector.spiffe_id(&TrustDomain::new("cluster.local").unwrap(), "dapr-system");
-        let identity = workloads.identity_with_key(id.unwrap(), KeyAlgorithm::Rsa2048, &stop);
-        let identity = identity.await.unwrap();
+        let identity = workloads.webhook_identity(id.unwrap(), &stop).await.unwrap();
         let env = Environment::parse(variables).unwrap();
         let settings = Settings::new(&env, "cluster.local", true, true);
         let registry = Registry::new();

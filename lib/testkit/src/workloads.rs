@@ -101,17 +101,25 @@ impl Workloads {
         id: SpiffeId,
         stop: &CancellationToken,
     ) -> Result<Identity, outrigger_identity::Error> {
-        self.identity_with_key(id, KeyAlgorithm::Ed25519, stop).await
+        self.identity_with(KeyAlgorithm::Ed25519, id, stop).await
     }
 
-    /// As [`Self::identity`], with a key of a certain kind.
+    /// The same with a key as webhooks have it, which not every API server takes Ed25519 from.
     ///
     /// # Errors
     /// The identity library's.
-    pub async fn identity_with_key(
+    pub async fn webhook_identity(
         &self,
         id: SpiffeId,
+        stop: &CancellationToken,
+    ) -> Result<Identity, outrigger_identity::Error> {
+        self.identity_with(KeyAlgorithm::Rsa2048, id, stop).await
+    }
+
+    async fn identity_with(
+        &self,
         key: KeyAlgorithm,
+        id: SpiffeId,
         stop: &CancellationToken,
     ) -> Result<Identity, outrigger_identity::Error> {
         let anchors = AnchorSource::Static(self.anchors());

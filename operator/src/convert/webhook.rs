@@ -21,8 +21,8 @@ pub fn router(metrics: Metrics) -> Router {
 }
 
 async fn convert(State(metrics): State<Metrics>, request: Request) -> Response {
-    let body = match read(request.into_body()).await {
-        Ok(body) => body,
+    let body = match read(request).await {
+        Ok((_, body)) => body,
         Err(refusal) => return refusal,
     };
     match review::answer(&body) {

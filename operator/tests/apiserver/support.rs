@@ -12,7 +12,7 @@ use kube::{
     runtime::{conditions, wait::await_condition},
 };
 use outrigger_core::{TrustDomain, control_plane::Service as Process};
-use outrigger_identity::{Anchors, ClientAuth, KeyAlgorithm, Limits, Listener};
+use outrigger_identity::{Anchors, ClientAuth, Limits, Listener};
 use outrigger_operator::convert::{Metrics, Registration, router};
 use outrigger_process::kubernetes::{client::Clients, webhook};
 use outrigger_testkit::{ApiServer, Workloads, eventually};
@@ -46,8 +46,7 @@ impl Webhook {
     pub(crate) async fn start(workloads: &Workloads, namespace: &str, port: u16) -> Self {
         let stop = CancellationToken::new();
         let id = Process::Operator.spiffe_id(&TrustDomain::new("cluster.local").unwrap(), namespace);
-        let identity = workloads.identity_with_key(id.unwrap(), KeyAlgorithm::Rsa2048, &stop);
-        let identity = identity.await.unwrap();
+        let identity = workloads.webhook_identity(id.unwrap(), &stop).await.unwrap();
         let registry = Registry::new();
         let router = router(Metrics::new(&registry).unwrap());
         let tcp = TcpListener::bind(("127.0.0.1", port)).await.unwrap();

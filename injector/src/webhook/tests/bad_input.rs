@@ -65,6 +65,23 @@ async fn what_is_no_review_is_denied_with_the_place_of_the_mistake() {
     }
 }
 
+/// Mistakes are quoted in the answer, and logged.
+#[tokio::test]
+async fn long_mistakes_are_quoted_shortly() {
+    let server = Server::new();
+    let long = "x".repeat(1 << 20);
+    for body in [
+        changed(|request| request["userInfo"] = long.clone().into()),
+        changed(|request| request["object"]["spec"]["containers"] = long.clone().into()),
+        changed(|request| request["object"]["metadata"]["annotations"]["dapr.io/app-id"] = long.clone().into()),
+    ] {
+        let response = server.post(body).await.json()["response"].take();
+        let message = response["status"]["message"].as_str().unwrap();
+        assert!(message.len() <= 4096 && message.ends_with('…'), "{}", message.len());
+    }
+    still_answers(&server).await;
+}
+
 #[tokio::test]
 async fn ten_megabytes_are_refused_before_they_are_read() {
     let server = Server::new();

@@ -6,14 +6,14 @@ mod places;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     serve::Listener,
@@ -57,7 +57,6 @@ pub async fn serve<L>(mut listener: L, router: Router, stop: CancellationToken)
 where
     L: Listener<Addr = SocketAddr>,
 {
-    let service = TowerToHyperService::new(router);
     let places = Places::new(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_A_PEER);
     let connections = TaskTracker::new();
     let builder = builder();
@@ -66,9 +65,11 @@ where
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let place = places.take(peer.ip().to_canonical());
+        let ip = peer.ip().to_canonical();
+        let place = places.take(ip);
+        let service = TowerToHyperService::new(router.clone().layer(Extension(Peer(ip))));
         let connection = builder
-            .serve_connection(TokioIo::new(Prompt::new(io)), service.clone())
+            .serve_connection(TokioIo::new(Prompt::new(io)), service)
             .into_owned();
         connections.spawn(see_through(connection, peer, place, stop.clone()));
     }
@@ -77,6 +78,10 @@ where
     // Each has a deadline of its own.
     connections.wait().await;
 }
+
+/// Where a request's connection comes from.
+#[derive(Debug, Clone, Copy)]
+struct Peer(IpAddr);
 
 /// Drives a connection to its end.
 async fn see_through<C: GracefulConnection>(connection: C, peer: SocketAddr, place: Place, stop: CancellationToken)

@@ -1,37 +1,52 @@
 //! The bodies of reviews: bounded in size, in time, and all of them together.
 
-use std::sync::{Arc, LazyLock};
+mod budget;
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::LazyLock,
+};
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderValue, StatusCode, header},
+    extract::Request,
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::Response,
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
-    time::timeout,
-};
+use tokio::time::timeout;
 
-use super::{BODY_DEADLINE, MAX_BODY, refusal};
+use self::budget::{Budget, Exhausted, Part};
+use super::{BODY_DEADLINE, MAX_BODY, Peer, refusal};
 
 /// Bytes of all bodies that the process reads or has read and not answered yet: anybody may send some before it is known who
 /// asks, on many streams of many connections.
 const MAX_TOGETHER: usize = 64 << 20;
 
-static BUDGET: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_TOGETHER)));
+static BUDGET: LazyLock<Budget> = LazyLock::new(|| Budget::new(MAX_TOGETHER));
 
-/// The whole body of a review, which must not be empty: at most 8 MiB within nine seconds. It counts against what all bodies
-/// may take together until it is dropped.
+/// A review's head and its whole body, which must not be empty: at most 8 MiB within nine seconds. It counts against what all
+/// bodies may take together until it is dropped.
 ///
 /// # Errors
 /// The answer to give instead.
-pub async fn read(body: Body) -> Result<Bytes, Response> {
-    read_within(body, &BUDGET).await
+pub async fn read(request: Request) -> Result<(Parts, Bytes), Response> {
+    let (parts, body) = request.into_parts();
+    // Whoever was not accepted by `serve` is one peer.
+    let peer = parts
+        .extensions
+        .get()
+        .map_or(Ipv6Addr::UNSPECIFIED.into(), |Peer(ip)| *ip);
+    let body = read_within(body, peer, &BUDGET).await?;
+    Ok((parts, body))
 }
 
-async fn read_within(body: Body, budget: &Arc<Semaphore>) -> Result<Bytes, Response> {
-    let held = timeout(BODY_DEADLINE, Held::collect(body, budget))
+async fn read_within(body: Body, peer: IpAddr, budget: &Budget) -> Result<Bytes, Response> {
+    let held = Held {
+        bytes: Vec::new(),
+        part: budget.part_of(peer),
+    };
+    let held = timeout(BODY_DEADLINE, held.collect(body))
         .await
         .map_err(|_| refusal(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))??;
     if held.bytes.is_empty() {
@@ -41,16 +56,14 @@ async fn read_within(body: Body, budget: &Arc<Semaphore>) -> Result<Bytes, Respo
 }
 
 /// Bytes, and the part of the budget that they take.
-#[derive(Default)]
 struct Held {
     bytes: Vec<u8>,
-    permit: Option<OwnedSemaphorePermit>,
+    part: Part,
 }
 
 impl Held {
-    async fn collect(body: Body, budget: &Arc<Semaphore>) -> Result<Self, Response> {
+    async fn collect(mut self, body: Body) -> Result<Self, Response> {
         let mut body = Limited::new(body, MAX_BODY);
-        let mut held = Self::default();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 if error.is::<LengthLimitError>() {
@@ -60,21 +73,11 @@ impl Held {
                 empty()
             })?;
             if let Ok(data) = frame.into_data() {
-                held.append(&data, budget).map_err(|_| busy())?;
+                self.part.grow(data.len()).map_err(|Exhausted| busy())?;
+                self.bytes.extend_from_slice(&data);
             }
         }
-        Ok(held)
-    }
-
-    fn append(&mut self, data: &[u8], budget: &Arc<Semaphore>) -> Result<(), TryAcquireError> {
-        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let permit = budget.clone().try_acquire_many_owned(length)?;
-        match &mut self.permit {
-            Some(held) => held.merge(permit),
-            none => *none = Some(permit),
-        }
-        self.bytes.extend_from_slice(data);
-        Ok(())
+        Ok(self)
     }
 }
 
@@ -107,42 +110,42 @@ mod tests {
         Body::from_stream(stream::iter(frames))
     }
 
+    const PEER: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
     #[tokio::test]
     async fn bodies_take_from_the_budget_until_they_are_dropped() {
-        let budget = Arc::new(Semaphore::new(10));
-        let first = read_within(body(&["ab", "cd"]), &budget).await.unwrap();
-        assert_eq!((&*first, budget.available_permits()), (&b"abcd"[..], 6));
-        let refused = read_within(body(&["efgh", "ijk"]), &budget).await.unwrap_err();
+        let budget = Budget::new(12);
+        let first = read_within(body(&["ab", "cd"]), PEER, &budget).await.unwrap();
+        assert_eq!((&*first, budget.free()), (&b"abcd"[..], 8));
+        let refused = read_within(body(&["efgh", "ij"]), PEER, &budget).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
-        assert_eq!(budget.available_permits(), 6, "what was read of it is given back");
+        assert_eq!(budget.free(), 8, "what was read of it is given back");
         let part = first.slice(1..2);
         drop(first);
-        assert_eq!(budget.available_permits(), 6, "a part keeps the whole");
+        assert_eq!(budget.free(), 8, "a part keeps the whole");
         drop(part);
-        assert_eq!(
-            &*read_within(body(&["efgh", "ijk"]), &budget).await.unwrap(),
-            b"efghijk"
-        );
+        let again = read_within(body(&["efgh", "ij"]), PEER, &budget).await.unwrap();
+        assert_eq!(&*again, b"efghij");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_gives_back_what_it_took() {
-        let budget = Arc::new(Semaphore::new(10));
+        let budget = Budget::new(12);
         let start = stream::iter([Ok::<_, std::io::Error>("abc")]);
         let never = Body::from_stream(start.chain(stream::pending()));
-        let refused = read_within(never, &budget).await.unwrap_err();
+        let refused = read_within(never, PEER, &budget).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::REQUEST_TIMEOUT);
-        assert_eq!(budget.available_permits(), 10);
+        assert_eq!(budget.free(), 12);
     }
 
     #[tokio::test]
     async fn empty_bodies_and_too_long_ones_are_refused() {
-        let budget = Arc::new(Semaphore::new(MAX_TOGETHER));
-        let refused = read_within(body(&[""]), &budget).await.unwrap_err();
+        let budget = Budget::new(MAX_TOGETHER);
+        let refused = read_within(body(&[""]), PEER, &budget).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
         let long = Body::from(vec![b' '; MAX_BODY + 1]);
-        let refused = read_within(long, &budget).await.unwrap_err();
+        let refused = read_within(long, PEER, &budget).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 }
