@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use outrigger_core::text::chain;
 use outrigger_identity::Changes;
 use outrigger_process::health::Target;
 use time::OffsetDateTime;
@@ -49,17 +50,6 @@ impl BundleError {
     fn may_pass(&self) -> bool {
         matches!(self, Self::Store(error) if error.may_pass())
     }
-}
-
-/// The whole chain of an error in one line.
-pub(crate) fn chain(error: &BundleError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// Shared by all who sign.
