@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use outrigger_core::SpiffeId;
+use outrigger_core::{SpiffeId, text::shortened};
 use outrigger_identity::Peer;
 use outrigger_proto::sentry::{
     SignCertificateRequest, SignCertificateResponse, ca_server::Ca, sign_certificate_request::TokenValidator,
@@ -93,7 +93,7 @@ impl Api {
         let cannot_sign = || Failure::new("sign", Status::internal("failed to sign certificate"));
         let id = SpiffeId::new(trust_domain, &request.namespace, &request.id).map_err(|error| {
             tracing::error!(
-                error = short(&error.to_string(), MAX_REASON),
+                error = shortened(error.to_string(), MAX_REASON),
                 "no SPIFFE id can be made"
             );
             cannot_sign()
@@ -169,11 +169,11 @@ impl Api {
             Err(Failure { reason, status }) => {
                 self.metrics.failed(validator, reason, took);
                 tracing::warn!(
-                    app_id = short(&request.id, MAX_LOGGED),
-                    namespace = short(&request.namespace, MAX_LOGGED),
+                    app_id = shortened(request.id.clone(), MAX_LOGGED),
+                    namespace = shortened(request.namespace.clone(), MAX_LOGGED),
                     validator,
                     code = ?status.code(),
-                    reason = short(status.message(), MAX_REASON),
+                    reason = shortened(status.message().to_owned(), MAX_REASON),
                     "certificate not signed"
                 );
                 Err(status)
@@ -199,14 +199,6 @@ fn response(authority: &Authority, signed: Signed, tokens: Option<Tokens>) -> Si
     }
 }
 
-/// What a stranger has sent, at a length that fits a log.
-fn short(text: &str, max: usize) -> String {
-    match text.char_indices().nth(max) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
-    }
-}
-
 #[tonic::async_trait]
 impl Ca for Api {
     async fn sign_certificate(
@@ -226,17 +218,5 @@ impl Ca for Api {
         };
         self.report(&request, validator, started.elapsed(), result)
             .map(Response::new)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strangers_do_not_fill_the_log() {
-        assert_eq!(short("cart", 64), "cart");
-        assert_eq!(short(&"ü".repeat(64), 64), "ü".repeat(64));
-        assert_eq!(short(&"ü".repeat(100_000), 64), format!("{}…", "ü".repeat(64)));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, ResourceExt,
@@ -15,7 +15,10 @@ use kube::{
 };
 use outrigger_core::control_plane::TRUST_BUNDLE;
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{MARGIN, PACE, ROTATIONS, Tally, probe};
@@ -65,12 +68,21 @@ struct Load {
 /// What failed.
 pub async fn run() -> anyhow::Result<()> {
     println!("setting up a cluster (an authority lives for {} s)", TTL.as_secs());
+    // From here on, so that a signal in the set-up counts once that is done.
+    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let result = match install::fresh_with(CLUSTER, &VALUES).await {
-        Ok(access) => rotate(&access).await,
+        Ok(access) => tokio::select! {
+            result = rotate(&access) => result,
+            _ = interrupted.recv() => Err(anyhow!("interrupted")),
+            _ = terminated.recv() => Err(anyhow!("terminated")),
+        },
         Err(error) => Err(error),
     };
-    Cluster::down(CLUSTER, false).await?;
-    result
+    let removed = Cluster::down(CLUSTER, false).await;
+    // What went wrong first is what counts.
+    result?;
+    removed.context("remove the cluster")?;
+    Ok(())
 }
 
 async fn rotate(access: &Access) -> anyhow::Result<()> {

@@ -9,6 +9,10 @@ use outrigger_identity::{
     anonymous_channel,
 };
 use outrigger_proto::sentry::{SignCertificateRequest, ca_client::CaClient, sign_certificate_request::TokenValidator};
+use outrigger_testkit::Anyone;
+use rustls::{ClientConfig, crypto::aws_lc_rs::default_provider};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -99,6 +103,24 @@ impl Probe {
             _ => Ok(()),
         }
     }
+}
+
+/// The algorithm of the key in the certificate that a server shows to anybody, as an object identifier.
+pub(super) async fn serving_key(address: &str) -> anyhow::Result<String> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let tcp = TcpStream::connect(address).await?;
+    let connected = TlsConnector::from(Arc::new(config)).connect("localhost".try_into()?, tcp);
+    // The server may want a certificate, and says so only after this.
+    let connected = connected.await?;
+    let shown = connected.get_ref().1.peer_certificates();
+    let leaf = shown.and_then(<[_]>::first).context("no certificate")?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf)?;
+    Ok(certificate.public_key().algorithm.algorithm.to_id_string())
 }
 
 /// When the first of these anchors expires.

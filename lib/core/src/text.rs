@@ -1,6 +1,18 @@
 //! Text helpers for messages that people read.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, error::Error};
+
+/// An error and its causes, outermost first. What a text says already is not said again.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |&error| error.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
 
 /// The name in `known` that is nearest to `word`, when it is near enough to be a typing mistake.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -64,6 +76,27 @@ fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        use std::{fmt, io};
+
+        #[derive(Debug)]
+        struct Outer(io::Error);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("cannot read")
+            }
+        }
+        impl Error for Outer {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        assert_eq!(chain(&Outer(io::Error::other("no disk"))), "cannot read: no disk");
+        let shows_its_cause = io::Error::other(Outer(io::Error::other("no disk")));
+        assert_eq!(chain(&shows_its_cause), "cannot read: no disk");
+    }
 
     #[test]
     fn texts_fit() {

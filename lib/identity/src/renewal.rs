@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use outrigger_core::backoff::Backoff;
+use outrigger_core::{backoff::Backoff, text::chain};
 use parking_lot::Mutex;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
@@ -17,7 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::{
     anchors::Anchors,
     directory::Directory,
-    error::{Error, FetchError, chain},
+    error::{Error, FetchError},
     files::AnchorsFollower,
     identity::Identity,
     key::{self, KeyAlgorithm},

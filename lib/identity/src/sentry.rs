@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use outrigger_core::{SpiffeId, TrustDomain, backoff::Backoff, control_plane::Service};
+use outrigger_core::{SpiffeId, TrustDomain, backoff::Backoff, control_plane::Service, text::chain};
 use outrigger_proto::sentry::{SignCertificateRequest, SignCertificateResponse, ca_client::CaClient};
 use tonic::transport::Channel;
 
 use crate::{
     anchors::Anchors,
     channel,
-    error::{Error, FetchError, chain},
+    error::{Error, FetchError},
     pem,
     token::TokenSource,
     verify::{self, Expect},

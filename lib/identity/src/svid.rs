@@ -149,7 +149,7 @@ pub(crate) mod tests {
         let (good, key) = issued(1000, 3000);
         let refusal = |issued: Issued| {
             let error = Svid::new(&issued, &key, SystemTime::UNIX_EPOCH).unwrap_err();
-            crate::error::chain(&error)
+            outrigger_core::text::chain(&error)
         };
         assert!(refusal(Issued::default()).contains("no PEM block"));
         let jwt = Issued {

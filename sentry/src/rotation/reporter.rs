@@ -7,17 +7,20 @@ use kube::{
     Client,
     runtime::events::{self, Event, EventType, Recorder},
 };
+use outrigger_core::text::{chain, shortened};
 use outrigger_process::health::Target;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use time::OffsetDateTime;
 
 use super::{Decision, Step, Unattended};
-use crate::bundle::{BundleError, chain};
+use crate::bundle::BundleError;
 
 /// Events are kept for an hour: a warning that still holds is repeated.
 const REPEAT: Duration = Duration::from_secs(3600);
 /// Different warnings within that time. What is said anew with every attempt does not become an Event each time.
 const MAX_WARNINGS: usize = 16;
+/// The API server takes Events with notes of less than a kibibyte.
+const MAX_NOTE: usize = 1000;
 /// How long a call of the API server may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -194,7 +197,7 @@ impl Reporter {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(short(note)),
+            note: Some(shortened(note, MAX_NOTE)),
             action: "RenewAuthority".to_owned(),
             secondary: None,
         };
@@ -204,16 +207,6 @@ impl Reporter {
             Err(_) => tracing::warn!(reason, "cannot publish an Event in time"),
         }
     }
-}
-
-/// The API server takes Events with notes of less than a kibibyte.
-fn short(mut note: String) -> String {
-    const MAX: usize = 1000;
-    if note.len() > MAX {
-        note.truncate(note.floor_char_boundary(MAX));
-        note.push('…');
-    }
-    note
 }
 
 fn label(step: Step) -> &'static str {
@@ -298,11 +291,5 @@ mod tests {
 
         reporter.stands(&decision, OffsetDateTime::UNIX_EPOCH, None).await;
         assert!(health.warnings().is_empty());
-    }
-
-    #[test]
-    fn notes_fit_into_an_event() {
-        assert_eq!(short("a".repeat(1000)).len(), 1000);
-        assert!(short("ü".repeat(1000)).len() < 1024);
     }
 }

@@ -1,18 +1,20 @@
 //! Facts about objects of the API server, kept current by a watch: of the cluster, or where that is forbidden of one namespace.
 //! Nobody has to wait for it: what it does not know is read by name.
 
-use std::{collections::HashMap, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt::Debug, sync::Arc};
 
-use kube::{Api, Resource, api::ListParams, runtime::watcher};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Resource, runtime::watcher};
 use outrigger_process::{
     health::Target,
-    kubernetes::watch::{Change, ObjectKey, changes, until_forbidden},
+    kubernetes::{
+        access::{Objects, granted},
+        client::Clients,
+        watch::{Change, ObjectKey, changes, until_forbidden},
+    },
 };
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
-
-/// How often it is asked whether the cluster may be watched by now: roles are often bound moments after the pod has started.
-const RETRY: Duration = Duration::from_secs(60);
 
 /// What is known by now; clones share it.
 pub(super) struct Cache<V>(Arc<RwLock<HashMap<ObjectKey, Arc<V>>>>);
@@ -34,24 +36,29 @@ impl<V> Cache<V> {
         self.0.read().get(key).cloned()
     }
 
-    /// Keeps the facts, for ever: those of `everywhere`, and while that is forbidden those of `own`. The target is ready once there
-    /// is nothing more to wait for.
-    pub(super) async fn follow<K>(self, everywhere: Api<K>, own: Api<K>, facts: impl Fn(&K) -> V, target: Target)
+    /// Keeps the facts, for ever: those of all objects, and while that is forbidden those of the objects in `namespace`. The target
+    /// is ready once there is nothing more to wait for.
+    pub(super) async fn follow<K>(self, clients: Clients, namespace: String, facts: fn(&K) -> V, target: Target)
     where
-        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Debug + Send,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + 'static,
     {
-        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        let kind = K::kind(&()).into_owned();
+        let watches = || clients.watches.clone();
         loop {
-            self.watch(everywhere.clone(), &facts, &target).await;
+            self.watch(Api::all(watches()), facts, &target).await;
             tracing::warn!(
                 kind,
                 "only those of the control plane's namespace are watched; others are read for each of their requests"
             );
             tokio::select! {
-                () = granted(&everywhere) => tracing::info!(kind, "those of the whole cluster may be watched now"),
+                () = granted::<K>(&clients.calls, Objects::default()) => tracing::info!(kind, "those of the whole cluster may be watched now"),
                 () = async {
-                    self.watch(own.clone(), &facts, &target).await;
+                    self.watch(Api::namespaced(watches(), &namespace), facts, &target).await;
                     tracing::warn!(kind, "these cannot be watched; each request for a certificate reads what it needs");
                     target.ready();
                     std::future::pending::<()>().await;
@@ -61,10 +68,9 @@ impl<V> Cache<V> {
     }
 
     /// Until watching is forbidden. What is known then is forgotten: nobody would correct it any more.
-    async fn watch<K>(&self, api: Api<K>, facts: &impl Fn(&K) -> V, target: &Target)
+    async fn watch<K>(&self, api: Api<K>, facts: fn(&K) -> V, target: &Target)
     where
-        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Debug + Send,
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         until_forbidden(changes(api, watcher::Config::default()), |change| match change {
             Change::Apply(object) => {
@@ -85,15 +91,5 @@ impl<V> Cache<V> {
         })
         .await;
         self.0.write().clear();
-    }
-}
-
-/// Waits until a list is not refused any more.
-async fn granted<K: Clone + DeserializeOwned + Debug>(api: &Api<K>) {
-    loop {
-        tokio::time::sleep(RETRY).await;
-        if api.list_metadata(&ListParams::default().limit(1)).await.is_ok() {
-            return;
-        }
     }
 }

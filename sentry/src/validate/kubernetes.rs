@@ -71,17 +71,16 @@ impl KubernetesValidator {
         health: &Health,
         stop: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + use<> {
-        let watches = &clients.watches;
-        let pods = self.pods.clone().follow(
-            Api::all(watches.clone()),
-            Api::namespaced(watches.clone(), &self.namespace),
-            PodFacts::of as fn(&Pod) -> PodFacts,
+        let pods = self.pods.clone().follow::<Pod>(
+            clients.clone(),
+            self.namespace.clone(),
+            PodFacts::of,
             health.target("sentry-kubernetes-validator"),
         );
-        let configurations = self.trust_domains.clone().follow(
-            Api::all(watches.clone()),
-            Api::namespaced(watches.clone(), &self.namespace),
-            configuration::trust_domain as fn(&Configuration) -> String,
+        let configurations = self.trust_domains.clone().follow::<Configuration>(
+            clients.clone(),
+            self.namespace.clone(),
+            configuration::trust_domain,
             health.target("sentry-kubernetes-validator-configurations"),
         );
         async move {
@@ -328,7 +327,11 @@ mod tests {
                 async move {
                     let watch = request.uri().query().is_some_and(|query| query.contains("watch="));
                     let own = request.uri().path().contains("/namespaces/dapr-system/");
-                    let (status, answer) = if !own && !grants.everywhere.load(Ordering::Relaxed) {
+                    let asks = request.uri().path().ends_with("/selfsubjectaccessreviews");
+                    let (status, answer) = if asks {
+                        let allowed = grants.everywhere.load(Ordering::Relaxed);
+                        (201, serde_json::json!({"spec": {}, "status": {"allowed": allowed}}))
+                    } else if !own && !grants.everywhere.load(Ordering::Relaxed) {
                         grants.refused.fetch_add(1, Ordering::Relaxed);
                         (
                             403,
@@ -387,5 +390,42 @@ mod tests {
             ended = watch => panic!("{ended:?}"),
             in_time = tokio::time::timeout(Duration::from_secs(600), story) => in_time.unwrap(),
         }
+    }
+
+    /// Never answers.
+    fn silent() -> KubernetesValidator {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, Infallible>>()
+        });
+        let id = "spiffe://cluster.local/ns/dapr-system/dapr-sentry".parse().unwrap();
+        KubernetesValidator::new(Client::new(service, "x"), &id, "dapr-system", HashSet::new())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_a_client_does_and_more_than_can_be_served_are_sent_away() {
+        let validator = silent();
+        let request = SignCertificateRequest {
+            id: "cart".into(),
+            namespace: "shop".into(),
+            token: "x".into(),
+            certificate_signing_request: b"csr".as_slice().into(),
+            ..Default::default()
+        };
+        let began = tokio::time::Instant::now();
+        let asked = (0..=WAITING).map(|_| validator.validate(&request));
+        let answers = futures::future::join_all(asked).await;
+        assert_eq!(
+            began.elapsed(),
+            DEADLINE,
+            "as one after the other they would take hours"
+        );
+        let told = |text: &str| {
+            let refusals = answers.iter().filter_map(|answer| answer.as_ref().err());
+            refusals
+                .filter(|refusal| matches!(refusal, Refusal::Unavailable(said) if said == text))
+                .count()
+        };
+        assert_eq!(told("the API server did not answer in time"), WAITING);
+        assert_eq!(told("too many requests are waiting for a token review"), 1);
     }
 }

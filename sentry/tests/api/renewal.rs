@@ -21,7 +21,7 @@ use outrigger_sentry::ca::{self, Material, Profile};
 use time::OffsetDateTime;
 use tonic::Code;
 
-use crate::sentry::{DEADLINE, Sentry, empty, free_port, prepared_namespace};
+use crate::sentry::{DEADLINE, Sentry, empty, prepared_namespace};
 
 /// An authority that lives for ten minutes, of which so many are over.
 fn made_ago(namespace: &str, minutes: i64) -> Material {
@@ -84,9 +84,7 @@ async fn event(sentry: &Sentry, about: &Secret, reason: &str) -> Event {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_supplied_authority_is_left_alone_and_its_end_announced() {
     let namespace = prepared_namespace("1s").await;
-    let metrics = free_port().to_string();
-    let flags = ["--metrics-port", &metrics, "--metrics-listen-address", "127.0.0.1"];
-    let sentry = Sentry::in_namespace(namespace.clone(), &flags).await;
+    let sentry = Sentry::in_namespace(namespace.clone(), &[]).await;
     // It looks like one of sentry's own, but the chart's values supply it.
     let before = store(&sentry, &supplied(secret_of(&made_ago(&namespace, 9)))).await;
     sentry.wait_for_health("/healthz", "200 OK").await;
@@ -99,7 +97,7 @@ async fn a_supplied_authority_is_left_alone_and_its_end_announced() {
     let event = event(&sentry, &before, "AuthorityExpires").await;
     assert_eq!(event.type_.as_deref(), Some("Warning"));
     assert!(event.note.unwrap().contains("it was supplied"));
-    let scraped = scrape(metrics.parse().unwrap()).await;
+    let scraped = sentry.metrics().await;
     assert!(
         scraped.contains("dapr_sentry_ca_expiring_unattended{reason=\"supplied\"} 1"),
         "{scraped}"
@@ -111,7 +109,7 @@ async fn a_supplied_authority_is_left_alone_and_its_end_announced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_authority_of_its_own_is_replaced_at_the_start() {
     let namespace = prepared_namespace("1s").await;
-    let sentry = Sentry::in_namespace(namespace.clone(), &["--enable-metrics=false"]).await;
+    let sentry = Sentry::in_namespace(namespace.clone(), &[]).await;
     let material = made_ago(&namespace, 20);
     let before = store(&sentry, &secret_of(&material)).await;
     sentry.wait_for_health("/healthz", "200 OK").await;
@@ -137,7 +135,7 @@ async fn an_expired_authority_of_its_own_is_replaced_at_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_authority_of_somebody_else_is_an_error_that_says_what_to_do() {
     let namespace = prepared_namespace("1s").await;
-    let mut sentry = Sentry::in_namespace(namespace.clone(), &["--enable-metrics=false"]).await;
+    let mut sentry = Sentry::in_namespace(namespace.clone(), &[]).await;
     let before = store(&sentry, &supplied(secret_of(&made_ago(&namespace, 20)))).await;
     let ended = async {
         while sentry.process.try_wait().unwrap().is_none() {
@@ -160,9 +158,7 @@ async fn an_expired_authority_of_somebody_else_is_an_error_that_says_what_to_do(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_cannot_be_made_is_an_event_a_warning_and_a_metric() {
     let namespace = prepared_namespace("1s").await;
-    let metrics = free_port().to_string();
-    let flags = ["--metrics-port", &metrics, "--metrics-listen-address", "127.0.0.1"];
-    let sentry = Sentry::in_namespace(namespace.clone(), &flags).await;
+    let sentry = Sentry::in_namespace(namespace.clone(), &[]).await;
     let mut secret = secret_of(&made_ago(&namespace, 9));
     // The API server refuses every change of its content.
     secret.immutable = Some(true);
@@ -178,7 +174,7 @@ async fn a_step_that_cannot_be_made_is_an_event_a_warning_and_a_metric() {
             "sentry-authority: warning: the renewal of the certificate authority failed",
         )
         .await;
-    let scraped = scrape(metrics.parse().unwrap()).await;
+    let scraped = sentry.metrics().await;
     assert!(
         scraped.contains("dapr_sentry_ca_renewal_failures_total{step=\"announce\"}"),
         "{scraped}"
@@ -187,16 +183,4 @@ async fn a_step_that_cannot_be_made_is_an_event_a_warning_and_a_metric() {
         sentry.health("/healthz").await.unwrap().contains("200 OK"),
         "it still signs"
     );
-}
-
-async fn scrape(port: u16) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    connection
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.unwrap();
-    answer
 }

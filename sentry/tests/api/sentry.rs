@@ -1,7 +1,6 @@
 //! A sentry on a real API server, with its control-plane namespace.
 
 use std::{
-    net::TcpListener,
     path::Path,
     process::{Child, Command},
     sync::Arc,
@@ -19,9 +18,9 @@ use outrigger_identity::{Anchors, Expect, anonymous_channel};
 use outrigger_proto::sentry::{
     SignCertificateRequest, SignCertificateResponse, ca_client::CaClient, sign_certificate_request::TokenValidator,
 };
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, free_ports};
 use tempfile::NamedTempFile;
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Generous: the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -33,6 +32,7 @@ pub(crate) struct Sentry {
     pub(crate) namespace: String,
     pub(crate) port: u16,
     health: u16,
+    metrics: u16,
     pub(crate) oidc: u16,
     log: NamedTempFile,
 }
@@ -42,14 +42,6 @@ impl Drop for Sentry {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 async fn get(port: u16, path: &str) -> Option<String> {
@@ -68,8 +60,7 @@ pub(crate) fn empty<K: serde::de::DeserializeOwned>(kind: &str) -> K {
 }
 
 /// Everything that sentry can serve beside certificates.
-pub(crate) const FLAGS: [&str; 5] = [
-    "--enable-metrics=false",
+pub(crate) const FLAGS: [&str; 4] = [
     "--jwt-enabled",
     "--jwt-signing-algorithm=ES256",
     "--oidc-enabled",
@@ -100,7 +91,8 @@ pub(crate) async fn prepared_namespace(skew: &str) -> String {
     namespace
 }
 
-/// Asks the sentry of a control plane for a certificate.
+/// Asks the sentry of a control plane for a certificate. `Aborted` says that nobody was asked: there is no sentry, or none whose
+/// certificate is under these anchors.
 pub(crate) async fn sign(
     address: &str,
     control_plane: &str,
@@ -112,7 +104,7 @@ pub(crate) async fn sign(
     let expect = Expect::Id(Service::Sentry.spiffe_id(&domain, control_plane).unwrap());
     let channel = anonymous_channel(address, anchors, &expect)
         .await
-        .map_err(|error| Status::unavailable(error.to_string()))?;
+        .map_err(|error| Status::aborted(error.to_string()))?;
     let request = SignCertificateRequest {
         id: id.to_owned(),
         namespace: namespace.to_owned(),
@@ -134,14 +126,18 @@ impl Sentry {
     /// Starts one more in a namespace that has one.
     pub(crate) async fn in_namespace(namespace: String, flags: &[&str]) -> Self {
         let server = ApiServer::shared().await;
-        let (port, health, oidc) = (free_port(), free_port(), free_port());
+        let [port, health, metrics, oidc] = free_ports().unwrap();
         let log = NamedTempFile::new().unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_sentry"))
             .args(["--mode", "kubernetes", "--trust-domain", "cluster.local"])
             .args(flags)
             .args(["-listen-address", "127.0.0.1", "-healthz-listen-address", "127.0.0.1"])
+            .args(["--metrics-listen-address", "127.0.0.1"])
             .args([format!("--port={port}"), format!("--healthz-port={health}")])
-            .arg(format!("--oidc-server-listen-port={oidc}"))
+            .args([
+                format!("--metrics-port={metrics}"),
+                format!("--oidc-server-listen-port={oidc}"),
+            ])
             .arg("--kubeconfig")
             .arg(server.kubeconfig())
             .env_remove("KUBERNETES_SERVICE_HOST")
@@ -157,6 +153,7 @@ impl Sentry {
             namespace,
             port,
             health,
+            metrics,
             oidc,
             log,
         }
@@ -205,6 +202,10 @@ impl Sentry {
         get(self.health, path).await
     }
 
+    pub(crate) async fn metrics(&self) -> String {
+        get(self.metrics, "/metrics").await.unwrap()
+    }
+
     /// The set of keys that it serves.
     pub(crate) async fn jwks(&self) -> String {
         let answer = get(self.oidc, "/jwks.json").await.unwrap();
@@ -237,7 +238,8 @@ impl Sentry {
         self.sign_under(&self.anchors().await, id, namespace, token).await
     }
 
-    /// Fails as well when sentry shows a certificate of another authority.
+    /// Fails as well when sentry shows a certificate of another authority. Asks again while sentry cannot decide, as its clients do:
+    /// under load the API server may take longer than sentry has.
     pub(crate) async fn sign_under(
         &self,
         anchors: &Anchors,
@@ -249,7 +251,15 @@ impl Sentry {
         let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
         let address = format!("127.0.0.1:{}", self.port);
         let (anchors, whom) = (Arc::new(anchors.clone()), (id, namespace, token));
-        sign(&address, &self.namespace, &anchors, whom, csr.pem().unwrap()).await
+        let deciding = async {
+            loop {
+                let answer = sign(&address, &self.namespace, &anchors, whom, csr.pem().unwrap()).await;
+                if !matches!(&answer, Err(status) if status.code() == Code::Unavailable) {
+                    return answer;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, deciding).await.unwrap()
     }
 
     /// What it has logged.

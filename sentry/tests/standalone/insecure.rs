@@ -2,6 +2,7 @@
 
 use outrigger_identity::pem;
 use outrigger_proto::sentry::SignCertificateRequest;
+use outrigger_testkit::Anyone;
 use time::{Duration, OffsetDateTime};
 use tonic::Code;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -250,40 +251,6 @@ async fn denied_identities_get_no_certificate() {
 
 #[tokio::test]
 async fn the_serving_certificate_is_ed25519() {
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    #[derive(Debug)]
-    struct Anything;
-    impl ServerCertVerifier for Anything {
-        fn verify_server_cert(
-            &self,
-            _: &rustls_pki_types::CertificateDer<'_>,
-            _: &[rustls_pki_types::CertificateDer<'_>],
-            _: &rustls_pki_types::ServerName<'_>,
-            _: &[u8],
-            _: rustls_pki_types::UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &rustls_pki_types::CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &rustls_pki_types::CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            vec![rustls::SignatureScheme::ED25519]
-        }
-    }
     let sentry = Sentry::start(&[]);
     sentry.until_ready().await;
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -291,7 +258,7 @@ async fn the_serving_certificate_is_ed25519() {
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(std::sync::Arc::new(Anything))
+        .with_custom_certificate_verifier(std::sync::Arc::new(Anyone))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", sentry.port()))

@@ -30,6 +30,16 @@ fn pod(namespace: &str, name: &str, account: &str, annotations: Value) -> Value 
     })
 }
 
+/// Those of a token that is bound to one pod of several that have had this name.
+fn bound_claims(pod: &str, uid: &str) -> String {
+    json!({"kubernetes.io": {"pod": {"name": pod, "uid": uid}}}).to_string()
+}
+
+fn with_uid(mut pod: Value, uid: &str) -> Value {
+    pod["metadata"]["uid"] = uid.into();
+    pod
+}
+
 struct Cluster {
     api: FakeApi,
     sentry: Sentry,
@@ -270,4 +280,36 @@ async fn what_the_api_server_cannot_answer_now_is_unavailable() {
             .await,
         Some(5.0)
     );
+}
+
+/// A pod of a StatefulSet comes back under its name, perhaps with other annotations.
+#[tokio::test]
+async fn a_token_is_good_for_one_pod_and_not_for_the_next_of_its_name() {
+    let pod = |app: &str, uid: &str| with_uid(pod("shop", "cart-0", "default", json!({"dapr.io/app-id": app})), uid);
+    let user = || "system:serviceaccount:shop:default".to_owned();
+    let fake = Fake {
+        pods: vec![pod("old", "first")],
+        // What the watch has yet to hear of.
+        new_pods: vec![pod("cart", "second")],
+        users: ["first", "second", "third"]
+            .map(|uid| (bound_claims("cart-0", uid), user()))
+            .into(),
+        ..Fake::default()
+    };
+    let cluster = Cluster::start(fake, &[]).await;
+    for (id, uid, refused) in [
+        ("old", "first", ""),
+        ("cart", "second", ""),
+        ("old", "second", "app-id mismatch. expected: cart, received: old"),
+        ("cart", "third", "failed to get pod of identity"),
+    ] {
+        let answer = cluster.sign(id, "shop", &bound_claims("cart-0", uid)).await;
+        match answer {
+            Ok(_) => assert_eq!(refused, "", "{uid}"),
+            Err(refusal) => {
+                assert_eq!(refusal.code(), Code::PermissionDenied, "{refusal}");
+                assert_eq!(refusal.message(), refused, "{uid}");
+            }
+        }
+    }
 }

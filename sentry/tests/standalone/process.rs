@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    net::TcpListener,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
@@ -13,6 +12,7 @@ use std::{
 use outrigger_core::{TrustDomain, control_plane::Service};
 use outrigger_identity::{Anchors, Expect, anonymous_channel};
 use outrigger_proto::sentry::{SignCertificateRequest, SignCertificateResponse, ca_client::CaClient};
+use outrigger_testkit::free_ports;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,14 +43,6 @@ impl Drop for Sentry {
     }
 }
 
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 fn collect(from: impl Read + Send + 'static, into: Arc<Mutex<String>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
@@ -76,7 +68,7 @@ impl Sentry {
     }
 
     pub(crate) fn spawn(folder: TempDir, namespace: &str, args: &[&str], environment: &[(&str, &str)]) -> Self {
-        let [port, health, metrics, oidc] = std::array::from_fn(|_| free_port());
+        let [port, health, metrics, oidc] = free_ports().unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_sentry"))
             .args([
                 "-listen-address",

@@ -8,6 +8,9 @@ use crate::{
     process::{Sentry, fails, folder_with, request},
 };
 
+/// In place of a file's text.
+const ABSENT: &str = "no such file";
+
 #[tokio::test]
 async fn a_new_authority_is_swapped_in_and_a_bad_write_stops_nothing() {
     let first = Authority::new(&rcgen::PKCS_ED25519, Duration::days(2));
@@ -18,12 +21,40 @@ async fn a_new_authority_is_swapped_in_and_a_bad_write_stops_nothing() {
     let anchors = Anchors::from_pem(&first.anchors).unwrap();
     let issuer = |answer: &[u8]| pem::certificates(answer).unwrap()[1].clone();
 
-    for (name, text) in [("issuer.key", "garbage"), ("issuer.crt", ""), ("ca.crt", &first.chain)] {
+    let other = Authority::new(&rcgen::PKCS_ED25519, Duration::days(2));
+    let expired = Authority::new(&rcgen::PKCS_ED25519, Duration::minutes(-1));
+    let whole = [&expired.anchors, &expired.chain, &expired.key].map(String::as_str);
+    let good = [&first.anchors, &first.chain, &first.key].map(String::as_str);
+    for (files, text) in [
+        ([good[0], good[1], "garbage"], "issuer key: no usable PEM block"),
+        (
+            [good[0], good[1], &other.key],
+            "issuer key: it does not belong to the certificate",
+        ),
+        (
+            [&other.anchors, good[1], good[2]],
+            "is signed by none of the trust anchors",
+        ),
+        ([good[1], good[1], good[2]], "is not self-signed"),
+        (whole, "expired at"),
+        ([good[0], "", good[2]], "issuer chain: no PEM block"),
+        (
+            [good[0], good[1], ABSENT],
+            "issuer.key: half an authority is never replaced",
+        ),
+    ] {
         let seen = sentry.output().len();
-        std::fs::write(sentry.path(name), text).unwrap();
+        for (name, file) in ["ca.crt", "issuer.crt", "issuer.key"].iter().zip(files) {
+            match file {
+                ABSENT => std::fs::remove_file(sentry.path(name)).unwrap(),
+                file => std::fs::write(sentry.path(name), file).unwrap(),
+            }
+        }
         sentry
-            .until("the refusal", || async {
-                sentry.output()[seen..].contains("issuer credentials cannot be reloaded; keeping the last good ones")
+            .until(text, || async {
+                let said = &sentry.output()[seen..];
+                let mut lines = said.lines();
+                lines.any(|line| line.contains("keeping the last good ones") && line.contains(text))
             })
             .await;
         let answer = sentry

@@ -6,3 +6,4 @@ mod fetching;
 mod mtls;
 mod sentry;
 mod support;
+mod world;

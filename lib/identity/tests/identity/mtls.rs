@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use outrigger_identity::{AnchorSource, ClientAuth, Expect, Limits, Listener};
+use outrigger_identity::{AnchorSource, ClientAuth, Expect, Identity, Limits, Listener};
 use outrigger_proto::sentry::ca_server::CaServer;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Root, TestAuthority, WhoAmI, ask, id, identity, run, serve, signed_by};
+use crate::support::{Root, TestAuthority, WhoAmI, ask, id, identity, listen, run, serve, signed_by};
 
 #[tokio::test]
 async fn both_sides_know_each_other() {
@@ -135,19 +135,23 @@ async fn a_replaced_authority_signs_anew_at_once() {
     stop.cancel();
 }
 
+/// For so many connections at once. Whoever says nothing keeps its place for longer than anybody waits.
+async fn with_places(server: &Identity, connections: usize) -> Listener {
+    let limits = Limits {
+        connections: Some(connections),
+        timeout: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    listen(server, ClientAuth::Required, limits).await
+}
+
 #[tokio::test]
 async fn above_the_limit_connections_wait_for_their_turn() {
     let stop = CancellationToken::new();
     let root = Root::new("one");
     let anchors = AnchorSource::Static(root.certificate.clone());
     let server = identity("cart", &root, anchors.clone(), &stop).await;
-    let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let limits = Limits {
-        connections: Some(1),
-        timeout: Duration::from_secs(60),
-        ..Limits::default()
-    };
-    let mut listener = Listener::tls(tcp, server.server_tls(ClientAuth::Required, &[b"h2"]), limits).unwrap();
+    let mut listener = with_places(&server, 1).await;
     let address = listener.local_addr().to_string();
     let client = identity("orders", &root, anchors, &stop).await;
     let calls: Vec<_> = (0..3)
@@ -173,15 +177,8 @@ async fn one_address_cannot_keep_others_out() {
     let root = Root::new("one");
     let anchors = AnchorSource::Static(root.certificate.clone());
     let server = identity("cart", &root, anchors.clone(), &stop).await;
-    let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let limits = Limits {
-        connections: Some(8),
-        // The hoarder says nothing, and keeps its places for longer than anybody waits.
-        timeout: Duration::from_secs(3600),
-        ..Limits::default()
-    };
-    let listener = Listener::tls(tcp, server.server_tls(ClientAuth::Required, &[b"h2"]), limits).unwrap();
-    let address = run(CaServer::new(WhoAmI), listener, &stop);
+    let address = run(CaServer::new(WhoAmI), with_places(&server, 8).await, &stop);
+    // It says nothing.
     let mut kept = Vec::new();
     for _ in 0..100 {
         let socket = TcpSocket::new_v4().unwrap();

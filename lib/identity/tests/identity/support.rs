@@ -143,14 +143,17 @@ pub(crate) async fn serve(identity: &Identity, stop: &CancellationToken) -> Stri
 }
 
 pub(crate) async fn serve_as(identity: &Identity, auth: ClientAuth, stop: &CancellationToken) -> String {
-    let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let limits = Limits {
         handshakes: 4,
         timeout: Duration::from_secs(60),
         ..Limits::default()
     };
-    let tls = identity.server_tls(auth, &[b"h2"]);
-    run(CaServer::new(WhoAmI), Listener::tls(tcp, tls, limits).unwrap(), stop)
+    run(CaServer::new(WhoAmI), listen(identity, auth, limits).await, stop)
+}
+
+pub(crate) async fn listen(identity: &Identity, auth: ClientAuth, limits: Limits) -> Listener {
+    let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    Listener::tls(tcp, identity.server_tls(auth, &[b"h2"]), limits).unwrap()
 }
 
 /// Without TLS.

@@ -1,18 +1,12 @@
 //! The two processes, and that they never outlive the test.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Command, Stdio};
 
 use super::{Error, audit};
-use crate::toolchain::Toolchain;
-
-/// Below the range from which Linux takes ports for outgoing connections, so that none takes ours between choosing it
-/// and the program listening on it.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
+use crate::{free_ports, toolchain::Toolchain};
 
 pub(super) struct Processes {
     toolchain: Toolchain,
@@ -27,7 +21,7 @@ pub(super) struct Processes {
 
 impl Processes {
     pub(super) fn start(toolchain: &Toolchain, folder: &Path) -> Result<Self, Error> {
-        let [port, etcd_port, peer_port] = free_ports()?;
+        let [port, etcd_port, peer_port] = free_ports().ok_or(Error::Ports)?;
         Ok(Self {
             toolchain: toolchain.clone(),
             folder: folder.to_owned(),
@@ -169,29 +163,6 @@ fn api_server_flags(folder: &Path, port: u16, etcd_port: u16) -> Vec<String> {
     flags
 }
 
-/// Three ports that are free now. The start depends on the process and on how often it asked, so that servers that start at the
-/// same time look in different places.
-fn free_ports<const N: usize>() -> Result<[u16; N], Error> {
-    static ASKED: AtomicU32 = AtomicU32::new(0);
-    let size = PORTS.end - PORTS.start;
-    let start = process::id()
-        .wrapping_mul(7)
-        .wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed) * 50);
-    let offset = u16::try_from(start % u32::from(size)).unwrap_or_default();
-    // Each listener is held until all are chosen.
-    let listeners: Vec<_> = (0..size)
-        .map(|step| PORTS.start + (offset + step) % size)
-        .filter_map(|port| {
-            TcpListener::bind(("127.0.0.1", port))
-                .ok()
-                .map(|listener| (port, listener))
-        })
-        .take(N)
-        .collect();
-    let ports: Vec<u16> = listeners.iter().map(|(port, _)| *port).collect();
-    ports.try_into().map_err(|_| Error::Ports)
-}
-
 fn log_path(folder: &Path, program: &str) -> PathBuf {
     folder.join(format!("{program}.log"))
 }
@@ -200,18 +171,4 @@ fn log_tail(folder: &Path, program: &str) -> String {
     let log = fs::read_to_string(log_path(folder, program)).unwrap_or_default();
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_free_and_different() {
-        let ports: [u16; 3] = free_ports().expect("free ports");
-        assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2]);
-        assert!(ports.iter().all(|port| PORTS.contains(port)));
-        let _taken = TcpListener::bind(("127.0.0.1", ports[0])).expect("free");
-        assert!(!free_ports::<3>().expect("free ports").contains(&ports[0]));
-    }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use outrigger_core::backoff::Backoff;
+use outrigger_core::{backoff::Backoff, text::chain};
 use outrigger_identity::Changes;
 use outrigger_process::health::Target;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -180,11 +180,6 @@ fn freshness(headers: &HeaderMap) -> Option<Duration> {
         .filter_map(|directive| directive.strip_prefix("max-age="))
         .next()?;
     age.trim_matches('"').parse().ok().map(Duration::from_secs)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
