@@ -31,6 +31,7 @@ use crate::{
     reports::{Gatherer, Gathering, Ledger},
     scope::Scope,
     secrets::{Follower, FromApiServer, KEEP, Secrets},
+    system_configuration::{self, SystemConfiguration},
     trust,
     watchdog::{self, Watchdog},
     watches::{Caches, PODS, follow_kind, follow_pods},
@@ -151,6 +152,28 @@ impl Core {
         }
     }
 
+    /// Follows the control plane's Configuration, of which `used` was read.
+    pub fn follow_system(
+        &self,
+        used: SystemConfiguration,
+        key: ObjectKey,
+        mtls: watch::Sender<bool>,
+        tasks: &mut Tasks,
+    ) {
+        let follower = system_configuration::Follower {
+            key,
+            used,
+            mtls,
+            board: self.board.clone(),
+            events: self.events.clone(),
+        };
+        let (client, stop) = (self.clients.watches.clone(), tasks.stop().clone());
+        tasks.spawn("control plane's Configuration", async move {
+            stop.run_until_cancelled(follower.run(client)).await;
+            Ok(())
+        });
+    }
+
     /// What the sidecars of this replica report.
     pub fn ledger(&self) -> Arc<Ledger> {
         self.ledger.clone()
@@ -192,13 +215,29 @@ impl Core {
         statuses.run(stop).await;
     }
 
+    /// What a change of mTLS means for each Service is found by looking at all workloads again.
     async fn keep_services(&self, services: Option<Services>, stop: CancellationToken) {
-        let Some(settings) = services else {
+        let Some(Services { mut mtls, rollouts }) = services else {
             return;
         };
-        let client = self.clients.calls.clone();
-        let services = services::Services::new(client, settings, self.metrics.clone(), self.events.clone());
-        services.run(&self.clients, &self.scope, stop).await;
+        while !stop.is_cancelled() {
+            let settings = services::Settings {
+                mtls: *mtls.borrow_and_update(),
+                rollouts,
+            };
+            let client = self.clients.calls.clone();
+            let services = services::Services::new(client, settings, self.metrics.clone(), self.events.clone());
+            let ending = stop.child_token();
+            let changed = async {
+                if mtls.changed().await.is_ok() {
+                    ending.cancel();
+                }
+            };
+            tokio::join!(
+                services.run(&self.clients, &self.scope, ending.clone()),
+                ending.run_until_cancelled(changed)
+            );
+        }
     }
 
     async fn distribute_trust(&self, trust: Option<trust::Settings>, stop: CancellationToken) {
@@ -261,10 +300,10 @@ pub struct Features {
 }
 
 /// How Services of apps are written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Services {
-    /// Whether sidecars call each other with mTLS.
-    pub mtls: bool,
+    /// Whether sidecars call each other with mTLS, now and later.
+    pub mtls: watch::Receiver<bool>,
     /// Whether Argo Rollouts get Services too.
     pub rollouts: bool,
 }

@@ -1,6 +1,9 @@
 //! Kubernetes Events: what people see on the object they look at.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1},
@@ -57,6 +60,10 @@ impl Events {
     }
 
     pub async fn publish(&self, regarding: &ObjectReference, notice: Notice) {
+        // The recorder adds what repeats to the first Event, and takes for that what says something else in its note only. Nobody
+        // reads the action, so it tells them apart.
+        let mut said = DefaultHasher::new();
+        notice.note.hash(&mut said);
         let event = Event {
             type_: if notice.warning {
                 EventType::Warning
@@ -65,7 +72,7 @@ impl Events {
             },
             reason: notice.reason.into(),
             note: Some(shortened(notice.note, MAX_NOTE)),
-            action: notice.action.into(),
+            action: format!("{}-{:016x}", notice.action, said.finish()),
             secondary: None,
         };
         let result = in_time(self.recorder.publish(&event, regarding)).await;

@@ -24,6 +24,7 @@ use outrigger_process::{
     metrics,
     tasks::{Tasks, stop_on_signals},
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -196,16 +197,19 @@ impl Operator {
         let (identity, renewal) = Identity::new(options.clone()).context("security provider")?;
 
         let anchors = identity.anchors();
+        let configuration = ObjectKey::new(namespace, &self.config);
         let core = Core::new(
             self.clients.clone(),
             self.scope.clone(),
             self.metrics.clone(),
-            ObjectKey::new(namespace, &self.config),
+            configuration.clone(),
             self.environment.hostname.clone(),
         );
         let core = Arc::new(core);
         let mut tasks = Tasks::new(stop.child_token());
         core.spawn_watches(&mut tasks, targets.cache.clone());
+        let (changed, mtls) = watch::channel(system.mtls);
+        core.follow_system(system.clone(), configuration, changed, &mut tasks);
         tasks.spawn(
             "security provider",
             renew(renewal, self.health.clone(), tasks.stop().clone()),
@@ -275,7 +279,7 @@ impl Operator {
         tasks.spawn("API server", serving);
         let features = Features {
             services: self.service_reconciler.then_some(Services {
-                mtls: system.mtls,
+                mtls,
                 rollouts: self.rollouts,
             }),
             missing: Some(missing::Settings {

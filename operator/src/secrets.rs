@@ -12,10 +12,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use outrigger_crds::{DaprResource, Lookup, encode, resolve};
 use outrigger_process::kubernetes::watch::ObjectKey;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch::Receiver,
+    time::{Instant, timeout_at},
+};
 
 pub use self::{
     follow::Follower,
@@ -29,8 +33,11 @@ use crate::{index::Version, metrics::Metrics};
 
 /// How long is remembered what nobody may need any more.
 pub const KEEP: Duration = Duration::from_secs(5);
-/// How long the first answer of a watch is waited for before the Secret is read without it.
+/// How long the first answers of watches are waited for before the Secrets are read without them. Sidecars give up on a list
+/// after 5 s, so all its Secrets share this time.
 const WATCH_PATIENCE: Duration = Duration::from_secs(2);
+/// Secrets that are read at the same time for one list, object or status.
+const READS: usize = 16;
 
 /// Watches, reads and remembers Secrets, and the payloads with their values in them.
 pub struct Secrets {
@@ -59,7 +66,7 @@ impl Payload {
                 .secrets
                 .iter()
                 .map(Option::as_deref)
-                .eq(found.values().map(Found::version))
+                .eq(secret_versions(version, found))
     }
 }
 
@@ -84,24 +91,39 @@ impl Secrets {
     /// # Errors
     /// When the API server cannot be asked.
     pub async fn payload<K: DaprResource>(&self, namespace: &str, version: &Version<K>) -> Result<Bytes, Unavailable> {
+        let found = self.get(namespace, names([version])).await?;
+        Ok(self.filled(namespace, version, &found))
+    }
+
+    /// The same for many versions, in their order. It takes no longer than for the slowest one's Secrets.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn payloads<K: DaprResource>(
+        &self,
+        namespace: &str,
+        versions: &[&Version<K>],
+    ) -> Result<Vec<Bytes>, Unavailable> {
+        let found = self.get(namespace, names(versions.iter().copied())).await?;
+        let filled = versions.iter().map(|version| self.filled(namespace, version, &found));
+        Ok(filled.collect())
+    }
+
+    fn filled<K: DaprResource>(&self, namespace: &str, version: &Version<K>, found: &BTreeMap<String, Found>) -> Bytes {
         let Some(object) = version.with_secrets() else {
-            return Ok(version.payload().clone());
+            return version.payload().clone();
         };
-        let mut found = BTreeMap::new();
-        for name in version.secret_names() {
-            found.insert(name.clone(), self.get(namespace, name).await?);
-        }
         let key = (K::KIND, ObjectKey::new(namespace, &**version.name()));
         if let Some(payload) = self
             .payloads
             .lock()
             .get_mut(&key)
-            .filter(|payload| payload.is_of(version, &found))
+            .filter(|payload| payload.is_of(version, found))
         {
             payload.at = Instant::now();
-            return Ok(payload.bytes.clone());
+            return payload.bytes.clone();
         }
-        let resolved = resolve(&**object, &|name, key| lookup(&found, name, key));
+        let resolved = resolve(&**object, &|name, key| lookup(found, name, key));
         for unresolved in &resolved.unresolved {
             tracing::debug!(kind = K::KIND, object = %key.1, %unresolved, "sent without the value of a secret");
         }
@@ -115,27 +137,49 @@ impl Secrets {
         self.metrics.encoded::<K>(bytes.len());
         let payload = Payload {
             version: version.payload().clone(),
-            secrets: found.values().map(|found| found.version().map(str::to_owned)).collect(),
+            secrets: secret_versions(version, found)
+                .map(|version| version.map(str::to_owned))
+                .collect(),
             bytes: bytes.clone(),
             at: Instant::now(),
         };
         self.payloads.lock().insert(key, payload);
-        Ok(bytes)
+        bytes
     }
 
-    /// A Secret for a sidecar: watched from now on.
-    async fn get(&self, namespace: &str, name: &str) -> Result<Found, Unavailable> {
-        if self.followed.load(Ordering::Relaxed) {
-            let mut seen = self.watched.get(namespace, name, Instant::now());
-            let known = timeout(WATCH_PATIENCE, seen.wait_for(|seen| !matches!(seen, Seen::Waiting))).await;
-            if let Ok(Ok(seen)) = known
+    /// Secrets for a sidecar: watched from now on.
+    async fn get(&self, namespace: &str, names: BTreeSet<&str>) -> Result<BTreeMap<String, Found>, Unavailable> {
+        let now = Instant::now();
+        let followed = self.followed.load(Ordering::Relaxed);
+        // Each is asked for before any is waited for.
+        let getting: Vec<_> = names
+            .into_iter()
+            .map(|name| {
+                let seen = followed.then(|| self.watched.get(namespace, name, now));
+                self.get_one(namespace, name, seen, now + WATCH_PATIENCE)
+            })
+            .collect();
+        stream::iter(getting).buffered(READS).try_collect().await
+    }
+
+    /// What its watch tells until the deadline, or else what is read then.
+    async fn get_one(
+        &self,
+        namespace: &str,
+        name: &str,
+        seen: Option<Receiver<Seen>>,
+        deadline: Instant,
+    ) -> Result<(String, Found), Unavailable> {
+        if let Some(mut seen) = seen {
+            let told = seen.wait_for(|seen| !matches!(seen, Seen::Waiting));
+            if let Ok(Ok(seen)) = timeout_at(deadline, told).await
                 && let Seen::Known(found) = &*seen
             {
-                return Ok(found.clone());
+                return Ok((name.to_owned(), found.clone()));
             }
         }
         let found = self.reader.remembered(ObjectKey::new(namespace, name)).await?;
-        Ok(self.watched.was_read(namespace, name, found))
+        Ok((name.to_owned(), self.watched.was_read(namespace, name, found)))
     }
 
     /// The Secrets of these names, as far as they are known already; others are read once.
@@ -143,15 +187,16 @@ impl Secrets {
     /// # Errors
     /// When the API server cannot be asked.
     pub async fn find(&self, namespace: &str, names: BTreeSet<&str>) -> Result<BTreeMap<String, Found>, Unavailable> {
-        let mut found = BTreeMap::new();
-        for name in names {
-            let secret = match self.watched.peek(namespace, name) {
-                Some(secret) => secret,
-                None => self.reader.remembered(ObjectKey::new(namespace, name)).await?,
-            };
-            found.insert(name.to_owned(), secret);
-        }
-        Ok(found)
+        let finding: Vec<_> = names.into_iter().map(|name| self.find_one(namespace, name)).collect();
+        stream::iter(finding).buffered(READS).try_collect().await
+    }
+
+    async fn find_one(&self, namespace: &str, name: &str) -> Result<(String, Found), Unavailable> {
+        let found = match self.watched.peek(namespace, name) {
+            Some(found) => found,
+            None => self.reader.remembered(ObjectKey::new(namespace, name)).await?,
+        };
+        Ok((name.to_owned(), found))
     }
 
     /// Forgets what is older than a few seconds; to be called every few seconds.
@@ -164,6 +209,20 @@ impl Secrets {
 /// Names of the Secrets that an object refers to.
 pub fn secret_names<K: DaprResource>(object: &K) -> BTreeSet<&str> {
     object.secret_refs().iter().map(|secret| secret.name).collect()
+}
+
+fn names<'a, K: DaprResource + 'a>(versions: impl IntoIterator<Item = &'a Version<K>>) -> BTreeSet<&'a str> {
+    let names = versions.into_iter().flat_map(Version::secret_names);
+    names.map(String::as_str).collect()
+}
+
+/// Versions of the Secrets that an object refers to; `None` for those that could not be read.
+fn secret_versions<'a, K: DaprResource>(
+    version: &'a Version<K>,
+    found: &'a BTreeMap<String, Found>,
+) -> impl Iterator<Item = Option<&'a str>> {
+    let names = version.secret_names().iter();
+    names.map(|name| found.get(name).and_then(Found::version))
 }
 
 /// What resolving a reference finds in Secrets that were read before. What may not be read counts as absent.

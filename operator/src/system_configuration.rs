@@ -1,5 +1,7 @@
 //! The Configuration of the control plane itself: where sentry is, and which trust domain.
 
+mod follow;
+
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,14 +13,16 @@ use outrigger_core::TrustDomain;
 use outrigger_crds::Configuration;
 use outrigger_process::health::Target;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::sleep;
 
+pub use self::follow::Follower;
 use crate::deadline::in_time;
 
 const RETRY: Duration = Duration::from_secs(2);
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 
-/// What the operator uses of it, read once.
+/// What the operator uses of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemConfiguration {
     pub trust_domain: TrustDomain,
@@ -55,7 +59,7 @@ pub async fn load(client: Client, namespace: &str, name: &str, health: &Target) 
     loop {
         let reason = match in_time(api.get(name)).await {
             Ok(object) => {
-                let configuration = parse(object.data.get("spec"), namespace);
+                let configuration = parse(&object.data["spec"], namespace);
                 let configuration = configuration.with_context(|| format!("{what} cannot be used"))?;
                 health.ready();
                 return Ok(configuration);
@@ -72,8 +76,8 @@ pub async fn load(client: Client, namespace: &str, name: &str, health: &Target) 
     }
 }
 
-fn parse(spec: Option<&serde_json::Value>, namespace: &str) -> anyhow::Result<SystemConfiguration> {
-    let spec: Option<Spec> = spec.map(Spec::deserialize).transpose().context("spec")?;
+fn parse(spec: &Value, namespace: &str) -> anyhow::Result<SystemConfiguration> {
+    let spec = Option::<Spec>::deserialize(spec).context("spec")?;
     let mtls = spec.and_then(|spec| spec.mtls).unwrap_or_default();
     let set = |value: Option<String>| value.filter(|text| !text.is_empty());
     let trust_domain = set(mtls.control_plane_trust_domain);
@@ -92,8 +96,8 @@ mod tests {
 
     use super::*;
 
-    fn read(spec: &serde_json::Value) -> anyhow::Result<SystemConfiguration> {
-        parse(Some(spec), "dapr-system")
+    fn read(spec: &Value) -> anyhow::Result<SystemConfiguration> {
+        parse(spec, "dapr-system")
     }
 
     #[test]
@@ -105,7 +109,7 @@ mod tests {
         assert_eq!((full.sentry_address.as_str(), full.mtls), ("s:1", false));
 
         let spec = json!({"mtls": {}, "tracing": {"otel": {"timeout": "soon"}}});
-        for sparse in [read(&spec), read(&json!({})), parse(None, "dapr-system")] {
+        for sparse in [read(&spec), read(&json!({})), read(&Value::Null)] {
             let sparse = sparse.unwrap();
             assert_eq!(sparse.trust_domain.as_str(), "cluster.local");
             assert_eq!(sparse.sentry_address, "dapr-sentry.dapr-system.svc.cluster.local:443");

@@ -137,6 +137,9 @@ event_reasons! {
     ServiceRefused: "Deployment, StatefulSet, DaemonSet, Rollout",
         "The Service `<app-id>-dapr` of the workload is not written.",
         "Correct the annotation that the note names, or rename one of the two apps or the foreign Service of that name.";
+    RestartRequired: "Configuration, the control plane's own",
+        "A field was changed that the operator uses as it was when it started, or the operator would not start with what the object holds now. The note names the field.",
+        "Restart the operator, or take the change back. After a change of the trust domain restart all of the control plane, and then the pods with sidecars.";
     SidecarMissing: "Pod, or the owner of pods",
         "The watchdog found a pod without the sidecar that it asks for. The note says whether it was evicted, or why not.",
         "As the note says; look at the injector when replacements get no sidecar either.";
@@ -171,6 +174,11 @@ pub(super) const WARNINGS: &[WarningText] = &[
         kinds: "Configuration",
         field: "`metadata.name`",
         meaning: "no pod names the Configuration in its annotation `dapr.io/config`; never said of the control plane's own",
+    },
+    WarningText {
+        kinds: "Configuration",
+        field: "`spec.mtls`",
+        meaning: "of the control plane's own: the trust domain or sentry's address is another one than the leading operator started with, or cannot be used",
     },
     WarningText {
         kinds: "Configuration",

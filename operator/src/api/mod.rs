@@ -45,7 +45,7 @@ use crate::{
 /// How long after a client was last heard it is sent a ping. Who does not answer is cut off after [`SILENCE`].
 const PING_INTERVAL: Duration = Duration::from_secs(9);
 /// Calls in flight get this long at shutdown, as upstream's.
-const DRAIN: Duration = Duration::from_secs(5);
+pub const DRAIN: Duration = Duration::from_secs(5);
 /// Largest message of a sidecar's report: more than every verdict that it may have.
 const LARGEST_REPORT: usize = 2 << 20;
 

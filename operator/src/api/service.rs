@@ -13,7 +13,7 @@ use super::{
     Api, Authorised,
     updates::{EventStream, Updates},
 };
-use crate::kinds::Kind;
+use crate::{kinds::Kind, secrets::Unavailable};
 
 type Result<T> = std::result::Result<Response<T>, Status>;
 
@@ -27,11 +27,9 @@ impl Api {
         let index = K::index(&self.indexes);
         self.check_ready(index, &caller.namespace)?;
         let list = index.list(&caller.namespace, &caller.app);
-        let mut filled = Vec::new();
-        for version in list.with_secrets() {
-            filled.push(self.payload(&caller.namespace, version).await?);
-        }
-        let encoded = list.encoded(filled);
+        let with_secrets: Vec<_> = list.with_secrets().collect();
+        let filled = self.secrets.payloads(&caller.namespace, &with_secrets).await;
+        let encoded = list.encoded(filled.map_err(unavailable)?);
         let size = encoded.len();
         if size > SIDECAR_LIMIT {
             let (namespace, app) = (&caller.namespace, &caller.app);
@@ -61,16 +59,7 @@ impl Api {
                 K::KIND
             )));
         };
-        self.payload(&namespace, &version).await
-    }
-
-    async fn payload<K: Kind>(
-        &self,
-        namespace: &str,
-        version: &crate::index::Version<K>,
-    ) -> std::result::Result<Bytes, Status> {
-        let payload = self.secrets.payload(namespace, version).await;
-        payload.map_err(|error| Status::unavailable(error.to_string()))
+        self.secrets.payload(&namespace, &version).await.map_err(unavailable)
     }
 
     /// Registers the subscriber before anything is sent; there is no initial list.
@@ -89,6 +78,10 @@ impl Api {
     fn stream<K: Kind>(&self, authorised: Authorised) -> Result<EventStream<K::Event>> {
         Ok(Response::new(self.updates::<K>(authorised)?.boxed()))
     }
+}
+
+fn unavailable(error: Unavailable) -> Status {
+    Status::unavailable(error.to_string())
 }
 
 #[tonic::async_trait]

@@ -50,8 +50,9 @@ impl<K: DaprResource> List<K> {
     }
 
     /// Those whose payload needs the values of Secrets.
-    pub fn with_secrets(&self) -> impl Iterator<Item = &Arc<Version<K>>> {
-        self.versions.iter().filter(|version| version.with_secrets().is_some())
+    pub fn with_secrets(&self) -> impl Iterator<Item = &Version<K>> {
+        let versions = self.versions.iter().map(Arc::as_ref);
+        versions.filter(|version| version.with_secrets().is_some())
     }
 
     /// The message's bytes. `filled` are the payloads of [`List::with_secrets`].

@@ -1,32 +1,47 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use outrigger_crds::{Component, decode};
 use prometheus::Registry;
 use serde_json::json;
 
 use super::{source::KEEP_FAILURE, *};
 use crate::{
-    index::{Index, State},
+    index::{Index, List, State},
     metrics::Metrics,
 };
 
-/// Secrets whose reads are counted.
+/// Secrets whose reads are counted, and take a second if they are slow.
 #[derive(Default)]
 struct Store {
     secrets: Mutex<HashMap<String, Found>>,
     reads: AtomicUsize,
+    reading: AtomicUsize,
+    most_at_once: AtomicUsize,
+    slow: AtomicBool,
 }
+
+const SLOW: Duration = Duration::from_secs(1);
 
 impl Source for Arc<Store> {
     fn read(&self, key: ObjectKey) -> Pin<Box<dyn Future<Output = Result<Found, Unavailable>> + Send + '_>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let found = self.secrets.lock().get(&key.name).cloned();
         Box::pin(async move {
-            tokio::task::yield_now().await;
+            let reading = self.reading.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_at_once.fetch_max(reading, Ordering::SeqCst);
+            match self.slow.load(Ordering::SeqCst) {
+                true => tokio::time::sleep(SLOW).await,
+                false => tokio::task::yield_now().await,
+            }
+            self.reading.fetch_sub(1, Ordering::SeqCst);
             found.ok_or_else(|| Unavailable::new(key, "down"))
         })
     }
@@ -120,4 +135,87 @@ async fn what_a_watch_tells_during_a_read_is_what_is_sent() {
     };
     let ((), payload) = tokio::join!(biased; told, secrets.payload("shop", &version));
     assert_eq!(password(&payload.unwrap()), "aHVudGVyMg==");
+}
+
+/// Twenty components that refer to twenty Secrets each, no two to the same.
+fn many(secrets: &Secrets) -> Arc<List<Component>> {
+    let index = Index::<Component>::new(secrets.metrics.kind::<Component>());
+    for component in 0..20 {
+        let properties: Vec<_> = (0..20)
+            .map(|secret| json!({"name": "p", "secretKeyRef": {"name": format!("s-{component}-{secret}"), "key": "password"}}))
+            .collect();
+        let component = json!({
+            "metadata": {"name": format!("c-{component:02}"), "namespace": "shop", "resourceVersion": "1"},
+            "spec": {"type": "state.redis", "version": "v1", "metadata": properties},
+        });
+        index
+            .apply(decode(&component.to_string()).unwrap(), Instant::now())
+            .unwrap();
+    }
+    index.list("shop", "cart")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_waits_once_for_all_its_secrets_and_reads_some_at_a_time() {
+    let (store, secrets, _) = fixture();
+    secrets.set_followed();
+    let list = many(&secrets);
+    let versions: Vec<_> = list.with_secrets().collect();
+    for secret in versions.iter().flat_map(|version| version.secret_names()) {
+        store.secrets.lock().insert(secret.clone(), Found::Missing);
+    }
+    let start = Instant::now();
+    let payloads = async || secrets.payloads("shop", &versions).await.unwrap();
+
+    assert_eq!(payloads().await.len(), 20);
+    assert_eq!(
+        start.elapsed().as_secs(),
+        WATCH_PATIENCE.as_secs(),
+        "no watch ever tells"
+    );
+    assert_eq!(store.reads.load(Ordering::SeqCst), 400);
+    assert_eq!(payloads().await.len(), 20);
+    assert_eq!(
+        start.elapsed().as_secs(),
+        WATCH_PATIENCE.as_secs(),
+        "what was read is known"
+    );
+
+    secrets.watched.keep(&HashMap::new(), start + WATCH_PATIENCE + KEEP);
+    tokio::time::advance(KEEP).await;
+    store.slow.store(true, Ordering::SeqCst);
+    let start = Instant::now();
+    payloads().await;
+    assert_eq!(
+        start.elapsed().as_secs(),
+        (WATCH_PATIENCE + SLOW * 400 / READS as u32).as_secs()
+    );
+    assert_eq!(store.most_at_once.load(Ordering::SeqCst), READS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_keeps_its_order_whatever_is_known_first() {
+    let (_, secrets, _) = fixture();
+    secrets.set_followed();
+    let list = many(&secrets);
+    let versions: Vec<_> = list.with_secrets().collect();
+    let telling = async {
+        tokio::task::yield_now().await;
+        for version in versions.iter().rev() {
+            for name in version.secret_names() {
+                tokio::time::advance(Duration::from_millis(1)).await;
+                let data = BTreeMap::from([("password".to_owned(), name.clone().into_bytes())]);
+                let found = Found::Secret(Arc::new(Content::new("1", data)));
+                secrets.watched.set(&ObjectKey::new("shop", name), found);
+            }
+        }
+    };
+    let (payloads, ()) = tokio::join!(biased; secrets.payloads("shop", &versions), telling);
+    for (version, payload) in versions.iter().zip(payloads.unwrap()) {
+        let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(payload["metadata"]["name"], **version.name());
+        let last = version.secret_names().last().unwrap();
+        let encoded = STANDARD.encode(last);
+        assert!(payload.to_string().contains(&encoded), "{last} in {payload}");
+    }
 }

@@ -21,6 +21,7 @@ use outrigger_process::kubernetes::client::Clients;
 use outrigger_proto::operator::ListComponentsRequest;
 use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::{fixture::Operator, support::eventually};
 
@@ -69,7 +70,7 @@ async fn upstreams_grants_are_enough() {
     // It becomes ready although it may not list two of the kinds.
     let operator = Operator::start_in(namespace.clone(), clients, |_| Features {
         services: Some(Services {
-            mtls: true,
+            mtls: watch::channel(true).1,
             rollouts: false,
         }),
         ..Features::default()

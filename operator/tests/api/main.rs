@@ -20,5 +20,6 @@ mod statuses;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod system_configuration;
 mod trust;
 mod watchdog;

@@ -15,6 +15,7 @@ use outrigger_operator::core::{Features, Services};
 use outrigger_testkit::ApiServer;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::{fixture::Operator, support::eventually};
 
@@ -34,7 +35,10 @@ struct RolloutSpec {
 
 async fn start(prefix: &str, rollouts: bool) -> Operator {
     Operator::start(prefix, |_| Features {
-        services: Some(Services { mtls: true, rollouts }),
+        services: Some(Services {
+            mtls: watch::channel(true).1,
+            rollouts,
+        }),
         ..Features::default()
     })
     .await
@@ -178,7 +182,7 @@ async fn whoever_has_an_app_id_first_keeps_it() {
     // An operator that starts anew finds the same.
     let operator = operator
         .restart_with(Services {
-            mtls: true,
+            mtls: watch::channel(true).1,
             rollouts: false,
         })
         .await;
@@ -276,7 +280,7 @@ async fn whatever_is_seen_again_is_not_written_again() {
         }
         operator = operator
             .restart_with(Services {
-                mtls: true,
+                mtls: watch::channel(true).1,
                 rollouts: false,
             })
             .await;

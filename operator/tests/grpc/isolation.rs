@@ -16,7 +16,7 @@ use tokio::sync::Barrier;
 use tonic::transport::Channel;
 
 use crate::{
-    Fixture, json_of,
+    fixture::{Fixture, json_of},
     support::{Server, soon},
 };
 

@@ -14,7 +14,10 @@ use outrigger_proto::operator::{
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::{CART, Fixture, json_of, shop, support::soon};
+use crate::{
+    fixture::{CART, Fixture, json_of, shop},
+    support::soon,
+};
 
 /// An object of any kind that a sidecar can be sent.
 fn object<K: Kind>(namespace: &str, name: &str, scopes: &[&str], mark: &str) -> Value {

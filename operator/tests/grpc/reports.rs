@@ -5,10 +5,14 @@ use std::sync::Arc;
 use kube::api::ApiResource;
 use outrigger_crds::{Component, Guarded};
 use outrigger_operator::{
+    api::Api,
     controllers::status::Board,
     kinds::Indexes,
     metrics::Metrics,
+    pods::Pods,
     reports::{Gatherer, Ledger},
+    scope::Scope,
+    secrets::Secrets,
 };
 use outrigger_process::kubernetes::watch::ObjectKey;
 use outrigger_proto::outrigger::operator::v1::{
@@ -22,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::{
-    Api, CART, Down, Pods, Scope, Secrets,
+    fixture::{CART, Down},
     support::{Server, eventually, soon},
 };
 

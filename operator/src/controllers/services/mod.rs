@@ -43,7 +43,6 @@ use self::{
     write::{Failure, Writer, delete},
 };
 use crate::{
-    core::Services as Settings,
     deadline::in_time,
     events::{Events, Notice},
     metrics::Metrics,
@@ -56,6 +55,15 @@ use crate::{
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
 /// How often it is looked whether a Service that is somebody else's is still there: it does not have the label that is watched.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// How Services are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Whether sidecars call each other with mTLS.
+    pub mtls: bool,
+    /// Whether Argo Rollouts get Services too.
+    pub rollouts: bool,
+}
 
 /// Keeps the Services of apps.
 pub struct Services {

@@ -241,6 +241,14 @@ impl Board {
         }
     }
 
+    /// Takes in what of the control plane's Configuration waits for a restart.
+    pub fn control_plane_waits(&self, what: Option<String>, now: Instant) {
+        let mut inner = self.inner.lock();
+        if inner.facts.set_waiting(what) {
+            self.requeue_dependents(&inner, &[Fact::Waiting], now);
+        }
+    }
+
     /// The next object to look at.
     #[cfg(test)]
     pub(crate) async fn next(&self) -> Id {

@@ -197,6 +197,16 @@ async fn a_change_has_those_looked_at_that_refer_to_it_and_nobody_else() {
     );
     assert_eq!(warnings(&board, &configuration).len(), 1);
     assert_eq!(warnings(&board, &system), [""; 0]);
+    let waiting = |text: Option<&str>| board.control_plane_waits(text.map(str::to_owned), Instant::now());
+    waiting(Some("spec.mtls: later"));
+    assert_eq!(due(&board).await, BTreeSet::from([system.clone()]));
+    assert_eq!(warnings(&board, &system), ["spec.mtls: later"]);
+    assert_eq!(warnings(&board, &configuration).len(), 1);
+    waiting(Some("spec.mtls: later"));
+    assert!(due(&board).await.is_empty(), "that is no news");
+    waiting(None);
+    assert_eq!(warnings(&board, &system), [""; 0]);
+    due(&board).await;
 
     let bus_id = component(&board, "bus", "state.redis");
     assert_eq!(

@@ -21,6 +21,8 @@ pub(super) enum Fact {
     Topic(Topic),
     /// What the Secret holds, which is looked up where it is kept.
     Secret(ObjectKey),
+    /// What of the control plane's Configuration waits for a restart.
+    Waiting,
 }
 
 /// A topic of a component.
@@ -92,6 +94,8 @@ pub(super) struct Facts {
     topics: HashMap<Topic, Subscribers>,
     /// By Subscription, its topic.
     subscriptions: HashMap<ObjectKey, Topic>,
+    /// What of the control plane's Configuration waits for a restart.
+    waiting: Option<String>,
 }
 
 impl Topic {
@@ -111,6 +115,17 @@ impl Topic {
 impl Facts {
     pub(super) fn knowledge(&self, source: Source) -> Knowledge {
         self.sources.get(&source).copied().unwrap_or_default()
+    }
+
+    pub(super) fn waiting(&self) -> Option<&str> {
+        self.waiting.as_deref()
+    }
+
+    /// Returns whether that is new.
+    pub(super) fn set_waiting(&mut self, what: Option<String>) -> bool {
+        let changed = self.waiting != what;
+        self.waiting = what;
+        changed
     }
 
     /// Returns whether that is new. What was complete once stays so: a watch that fails later leaves what it has shown.

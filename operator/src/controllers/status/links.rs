@@ -26,6 +26,8 @@ pub(super) struct Links {
     topic: Option<Topic>,
     /// Whether pods have to name it to use it.
     chosen_by_pods: bool,
+    /// Whether it is the control plane's Configuration.
+    of_control_plane: bool,
 }
 
 /// What there is to say.
@@ -53,12 +55,14 @@ impl Links {
             SecretStore::Component(name) => Some((object.secret_store_field(), name.to_owned())),
             SecretStore::Kubernetes => None,
         };
+        let is_configuration = matches!(object.role(), Role::Configuration);
         Self {
             references: object.references(),
             scopes: scopes_of(object),
             store,
             topic: Topic::of(&key.namespace, object.role()),
-            chosen_by_pods: matches!(object.role(), Role::Configuration) && key != system,
+            chosen_by_pods: is_configuration && key != system,
+            of_control_plane: is_configuration && key == system,
         }
     }
 
@@ -72,7 +76,13 @@ impl Links {
         let store = self.store.iter().map(|(_, name)| Fact::Component(named(name)));
         let topic = self.topic.iter().cloned().map(Fact::Topic);
         let used = self.chosen_by_pods.then(|| Fact::Use(key.clone()));
-        references.chain(store).chain(topic).chain(used).collect()
+        let waiting = self.of_control_plane.then_some(Fact::Waiting);
+        references
+            .chain(store)
+            .chain(topic)
+            .chain(used)
+            .chain(waiting)
+            .collect()
     }
 
     /// `None` as long as something that it depends on is still being listed.
@@ -110,6 +120,9 @@ impl Links {
         if self.chosen_by_pods && pods && !facts.is_used(key) {
             let unused = "metadata.name: no pod in this namespace names this Configuration in its annotation dapr.io/config, expected one";
             warnings.push(unused.to_owned());
+        }
+        if self.of_control_plane {
+            warnings.extend(facts.waiting().map(str::to_owned));
         }
         let store = match &self.store {
             None => Store::Fine,
@@ -174,7 +187,7 @@ impl Fact {
             Self::App(_) | Self::Use(_) => Some(Source::Pods),
             Self::Component(_) => Some(Source::Components),
             Self::Topic(_) => Some(Source::Subscriptions),
-            Self::Secret(_) => None,
+            Self::Secret(_) | Self::Waiting => None,
         }
     }
 }

@@ -145,7 +145,7 @@ async fn a_right_to_read_that_comes_back_is_noticed_among_many() {
     let coming_back = async {
         drop(soon("a refusal", seen.wait_for(|seen| matches!(seen, Seen::Refused(_)))).await);
         // A sidecar is sent what there is.
-        drop(follower.secrets.get("shop", "auth").await.unwrap());
+        drop(follower.secrets.get("shop", ["auth"].into()).await.unwrap());
         assert!(component.try_next().is_none());
         *store.secret.lock() = secret("1", "hunter1");
         soon("the announcement", component.next()).await
@@ -168,7 +168,7 @@ async fn a_watch_that_was_refused_announces_the_secret_when_it_is_not() {
         .components
         .subscribe("shop", "cart", Instant::now() + DEADLINE);
     let key = ObjectKey::new("shop", "auth");
-    let sent = follower.secrets.get("shop", "auth");
+    let sent = follower.secrets.get("shop", ["auth"].into());
     let scenario = async {
         let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "metadata": {}});
         let (_, answer) = soon("a list", asked.recv()).await.unwrap();

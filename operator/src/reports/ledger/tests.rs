@@ -1,8 +1,13 @@
 use std::hint::black_box;
 
+use outrigger_proto::outrigger::operator::v1::{Attendance, ShareRequest, Tally};
 use tokio::time::timeout;
 
-use super::*;
+use super::{
+    feed::{BATCH, COALESCE, PENDING},
+    *,
+};
+use crate::reports::NEWEST;
 
 const CART: (&str, &str) = ("shop", "cart");
 
