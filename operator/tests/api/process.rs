@@ -42,8 +42,8 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
     let sentry = Service::Sentry.spiffe_id(&trust_domain, &namespace).unwrap();
     let sentry_address = workloads.serve_sentry(sentry, &stop).await.unwrap();
 
-    let (port, healthz, metrics) = (free_port().await, free_port().await, free_port().await);
-    let conversions = free_port().await.to_string();
+    let (port, healthz, metrics) = (free_port(), free_port(), free_port());
+    let conversions = free_port().to_string();
     let mut operator = Command::new(env!("CARGO_BIN_EXE_operator"))
         .env_clear()
         .env("NAMESPACE", &namespace)

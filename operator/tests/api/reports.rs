@@ -128,7 +128,7 @@ impl Replicas {
     async fn start() -> Self {
         let setup = Setup::new("replicas").await;
         let pods: Api<Pod> = Api::namespaced(ApiServer::shared().await.client(), &setup.namespace);
-        let (port, stop) = (free_port().await, CancellationToken::new());
+        let (port, stop) = (free_port(), CancellationToken::new());
         let mut running = BTreeMap::new();
         for number in 1..=3 {
             let name = format!("dapr-operator-{number}");

@@ -13,12 +13,12 @@ use kube::{
 };
 use outrigger_core::{SpiffeId, TrustDomain, control_plane::Service};
 use outrigger_crds::Configuration;
-use outrigger_testkit::{ApiServer, Workloads};
+use outrigger_testkit::{ApiServer, Workloads, free_ports};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command},
 };
 use tokio_util::sync::CancellationToken;
@@ -91,12 +91,12 @@ impl Setup {
 
     /// Starts an operator and waits until it is ready.
     pub(crate) async fn start(&self) -> Operator {
-        self.start_as("", "127.0.0.1", free_port().await).await
+        self.start_as("", "127.0.0.1", free_port()).await
     }
 
     /// As [`Setup::start`], as the pod of this name at this address; an empty name is that of the machine.
     pub(crate) async fn start_as(&self, pod: &str, address: &str, port: u16) -> Operator {
-        let (healthz, metrics) = (free_port().await, free_port().await);
+        let (healthz, metrics) = (free_port(), free_port());
         let process = Command::new(env!("CARGO_BIN_EXE_operator"))
             .env_clear()
             .env("NAMESPACE", &self.namespace)
@@ -142,10 +142,10 @@ impl Operator {
     }
 }
 
-/// A port that was free a moment ago.
-pub(crate) async fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    listener.local_addr().unwrap().port()
+/// A port that nobody else chooses.
+pub(crate) fn free_port() -> u16 {
+    let [port] = free_ports().unwrap();
+    port
 }
 
 /// The answer to a GET, once there is one.
