@@ -26,7 +26,7 @@ use crate::{
     injections::{self, Injections},
     kinds::{Indexes, Kind, Visitor},
     metrics::Metrics,
-    missing::{self, Admission, Finder, Probe, Refusals},
+    missing::{self, Admission, Finder, Probe, Refusals, Refused, Teller},
     pods::{Pods, Selection},
     reports::{Gatherer, Gathering, Ledger},
     scope::Scope,
@@ -186,9 +186,20 @@ impl Core {
 
     /// The service that injectors with this identity call, and what has to run beside it.
     pub fn injections(&self, injector: SpiffeId) -> (Injections, injections::Writer) {
-        let (client, events) = (self.clients.calls.clone(), self.events.clone());
-        let (refusals, metrics) = (self.refusals.clone(), self.metrics.clone());
-        Injections::new(injector, client, events, self.scope.clone(), refusals, metrics)
+        let refused = Refused {
+            pods: self.pods.clone(),
+            refusals: self.refusals.clone(),
+            teller: self.teller(),
+        };
+        let (client, scope) = (self.clients.calls.clone(), self.scope.clone());
+        Injections::new(injector, client, refused, scope, self.metrics.clone())
+    }
+
+    fn teller(&self) -> Teller {
+        Teller {
+            events: self.events.clone(),
+            found: self.metrics.missing_sidecars.clone(),
+        }
     }
 
     /// Does the writing, as the replica that holds the lease, until `stop`.
@@ -268,8 +279,7 @@ impl Core {
             probe: probe.clone(),
             pods: pods.clone(),
             refusals: self.refusals.clone(),
-            events: events.clone(),
-            found: self.metrics.missing_sidecars.clone(),
+            teller: self.teller(),
         };
         let ending = stop.clone();
         let following = async {
@@ -280,7 +290,14 @@ impl Core {
         };
         let watching = async {
             if let Some(settings) = watchdog {
-                let watchdog = Watchdog::new(settings, client, probe, self.metrics.clone(), events, pods);
+                let watchdog = Watchdog {
+                    settings,
+                    client,
+                    probe,
+                    metrics: self.metrics.clone(),
+                    events,
+                    pods,
+                };
                 watchdog.run(stop.clone()).await;
             }
         };

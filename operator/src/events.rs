@@ -17,6 +17,7 @@ use kube::{
 use prometheus::IntCounterVec;
 
 pub(crate) use outrigger_core::text::shortened;
+use outrigger_process::kubernetes::watch::ObjectKey;
 
 use crate::deadline::in_time;
 
@@ -42,6 +43,18 @@ pub struct Notice {
     /// What the operator was doing, one word in CamelCase.
     pub action: &'static str,
     pub note: String,
+}
+
+/// What an Event is about.
+pub(crate) fn reference(api_version: &str, kind: &str, key: &ObjectKey, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(api_version.to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
 }
 
 impl Events {
@@ -80,8 +93,8 @@ impl Events {
     }
 
     /// As `publish`, and only the first one about an object, whoever wrote it and under whatever reason: its name says so, and
-    /// the API server takes a name once. Kubernetes forgets Events after an hour.
-    pub async fn publish_once(&self, regarding: &ObjectReference, notice: Notice) {
+    /// the API server takes a name once. Kubernetes forgets Events after an hour. Returns false when there is one already.
+    pub async fn publish_once(&self, regarding: &ObjectReference, notice: Notice) -> bool {
         let namespace = regarding.namespace.as_deref().unwrap_or_default();
         let event = v1::Event {
             metadata: ObjectMeta {
@@ -100,16 +113,15 @@ impl Events {
             ..v1::Event::default()
         };
         let api: Api<v1::Event> = Api::namespaced(self.client.clone(), namespace);
-        let result = match in_time(api.create(&PostParams::default(), &event)).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            result => result.map(drop),
-        };
+        let result = in_time(api.create(&PostParams::default(), &event)).await.map(drop);
         self.count(&result, regarding, notice.reason);
+        !matches!(result, Err(error) if is_conflict(&error))
     }
 
     fn count(&self, result: &kube::Result<()>, regarding: &ObjectReference, reason: &str) {
         let label = match result {
             Ok(()) => "published",
+            Err(error) if is_conflict(error) => "known",
             Err(kube::Error::Api(status)) if status.is_forbidden() => {
                 if !self.forbidden.swap(true, Ordering::Relaxed) {
                     tracing::warn!("not allowed to create Events; users will not see them");
@@ -124,4 +136,8 @@ impl Events {
         };
         self.results.with_label_values(&[label]).inc();
     }
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }

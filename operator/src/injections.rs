@@ -4,9 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use kube::{Api, Client, Resource};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, ResourceExt};
 use outrigger_core::SpiffeId;
+use outrigger_process::kubernetes::watch::ObjectKey;
 use outrigger_proto::outrigger::operator::v1::{
     Refusal, TellRequest, TellResponse, injections_server::Injections as Service,
 };
@@ -20,9 +21,9 @@ use tonic::{Request, Response, Status};
 use crate::{
     api,
     deadline::in_time,
-    events::{Events, Notice},
+    events::reference,
     metrics::Metrics,
-    missing::{Reason, Refusals},
+    missing::{Refusals, Refused, Teller},
     scope::Scope,
 };
 
@@ -33,7 +34,7 @@ const WRITERS: usize = 8;
 /// A bare pod is stored after its review: how often it is looked for, and the pause before each look.
 const LOOKS: (u32, Duration) = (5, Duration::from_millis(400));
 
-/// The gRPC service. Every replica serves it: an Event does not depend on who leads.
+/// The gRPC service. Every replica serves it, and writes the Events about what it is told: that does not depend on who leads.
 pub struct Injections {
     /// Who may call.
     injector: SpiffeId,
@@ -46,32 +47,25 @@ pub struct Injections {
 pub struct Writer {
     queue: mpsc::Receiver<Refusal>,
     client: Client,
-    events: Arc<Events>,
+    refused: Refused,
     scope: Scope,
 }
 
 impl Injections {
-    /// The service, for injectors with this identity, and what works off its queue. What is told goes into `refusals` too, for
-    /// whoever finds the pod.
-    pub fn new(
-        injector: SpiffeId,
-        client: Client,
-        events: Arc<Events>,
-        scope: Scope,
-        refusals: Arc<Refusals>,
-        metrics: Metrics,
-    ) -> (Self, Writer) {
+    /// The service, for injectors with this identity, and what works off its queue. What is told goes into `refused` too, which
+    /// finds the pods that had no name yet.
+    pub fn new(injector: SpiffeId, client: Client, refused: Refused, scope: Scope, metrics: Metrics) -> (Self, Writer) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let service = Self {
             injector,
             queue: sender,
-            refusals,
+            refusals: refused.refusals.clone(),
             metrics,
         };
         let writer = Writer {
             queue: receiver,
             client,
-            events,
+            refused,
             scope,
         };
         (service, writer)
@@ -113,91 +107,54 @@ impl Writer {
         let Self {
             queue,
             client,
-            events,
+            refused,
             scope,
         } = self;
-        let (client, events) = (&client, &events);
+        let (client, teller) = (&client, refused.teller.clone());
         let refusals = ReceiverStream::new(queue).filter(|refusal| {
             let ours = scope.contains(&refusal.namespace);
             async move { ours }
         });
-        let write = |refusal: Refusal| async move {
-            match regarding(client, &refusal).await {
-                // Whoever finds the pod without a sidecar writes the same one.
-                Some(object) if refusal.owner.is_none() => events.publish_once(&object, notice(refusal)).await,
-                Some(object) => events.publish(&object, notice(refusal)).await,
-                None => tracing::debug!(
-                    namespace = refusal.namespace,
-                    pod = refusal.pod,
-                    "a pod without a sidecar has nothing that an Event could be about"
-                ),
-            }
-        };
-        refusals.for_each_concurrent(WRITERS, write).await;
+        let writing = refusals.for_each_concurrent(WRITERS, |refusal| tell(client, &teller, refusal));
+        tokio::select! {
+            () = writing => {}
+            () = refused.run() => {}
+        }
     }
 }
 
-/// The owner, whose template has to change, else the pod itself.
-async fn regarding(client: &Client, refusal: &Refusal) -> Option<ObjectReference> {
+/// Tells the owner, whose template has to change, else the pod if it has a name.
+async fn tell(client: &Client, teller: &Teller, refusal: Refusal) {
     if let Some(owner) = &refusal.owner {
         // The kubelet's: the Event about its pod says why no static pod gets a sidecar.
-        if owner.kind == "Node" {
-            return None;
+        if owner.kind != "Node" {
+            let key = ObjectKey::new(&*refusal.namespace, &*owner.name);
+            let owner = reference(&owner.api_version, &owner.kind, &key, &owner.uid);
+            teller.events.publish(&owner, refusal.into()).await;
         }
-        return Some(ObjectReference {
-            api_version: Some(owner.api_version.clone()),
-            kind: Some(owner.kind.clone()),
-            name: Some(owner.name.clone()),
-            namespace: Some(refusal.namespace.clone()),
-            uid: Some(owner.uid.clone()),
-            ..ObjectReference::default()
-        });
+        return;
     }
     // Whoever created a bare pod that was denied has the answer, and there is no pod.
     if refusal.denied || refusal.pod.is_empty() {
-        return None;
+        return;
     }
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &refusal.namespace);
+    // It may ask in a way that only the injector takes for one, and then is not among the pods that are followed.
+    let key = ObjectKey::new(&*refusal.namespace, &*refusal.pod);
+    match stored(client, &key).await {
+        Some(uid) => drop(teller.tell(&key, &uid, refusal.into()).await),
+        None => tracing::debug!(pod = %key, "a pod without a sidecar has nothing that an Event could be about"),
+    }
+}
+
+/// The uid of a pod that is about to be stored.
+async fn stored(client: &Client, pod: &ObjectKey) -> Option<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let (looks, pause) = LOOKS;
     for _ in 0..looks {
         sleep(pause).await;
-        if let Ok(Some(pod)) = in_time(pods.get_metadata_opt(&refusal.pod)).await {
-            return Some(ObjectReference {
-                uid: pod.metadata.uid,
-                name: pod.metadata.name,
-                namespace: pod.metadata.namespace,
-                api_version: Some(Pod::api_version(&()).into()),
-                kind: Some(Pod::kind(&()).into()),
-                ..ObjectReference::default()
-            });
+        if let Ok(Some(pod)) = in_time(pods.get_metadata_opt(&pod.name)).await {
+            return pod.uid();
         }
     }
     None
-}
-
-fn notice(refusal: Refusal) -> Notice {
-    Notice {
-        warning: true,
-        // An injector of another version may have more reasons.
-        reason: Reason::told(&refusal.reason).map_or("SidecarMissing", Reason::as_str),
-        action: "Inject",
-        note: refusal.message,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_that_are_not_known_have_a_name_too() {
-        let refusal = |reason: &str| Refusal {
-            reason: reason.into(),
-            message: "why".into(),
-            ..Refusal::default()
-        };
-        assert_eq!(notice(refusal("CreatorNotAllowed")).reason, "CreatorNotAllowed");
-        let other = notice(refusal("Something"));
-        assert_eq!((other.reason, &*other.note), ("SidecarMissing", "why"));
-    }
 }

@@ -120,6 +120,16 @@ impl PodInfo {
     }
 }
 
+/// A pod that neither injection nor the watchdog has labelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    pub key: ObjectKey,
+    pub uid: String,
+    /// Uid of the controller that owns the pod.
+    pub owner: Option<String>,
+    pub created: Option<Timestamp>,
+}
+
 /// How a pod that asks for a sidecar changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodChange {
@@ -220,14 +230,19 @@ impl Pods {
         space.is_some_and(|space| space.pods.contains_key(name))
     }
 
-    /// Pods that neither injection nor the watchdog has labelled, with their uids.
-    pub fn lacking(&self) -> Vec<(ObjectKey, String)> {
+    /// Pods that neither injection nor the watchdog has labelled.
+    pub fn lacking(&self) -> Vec<Lacking> {
         let inner = self.inner.read();
         let all = inner.namespaces.iter();
         let all = all.flat_map(|(namespace, space)| space.pods.iter().map(move |(name, pod)| (namespace, name, pod)));
         let lacking = all.filter(|(.., pod)| pod.lacks_labels());
         lacking
-            .map(|(namespace, name, pod)| (ObjectKey::new(namespace.clone(), name.clone()), pod.uid.clone()))
+            .map(|(namespace, name, pod)| Lacking {
+                key: ObjectKey::new(namespace.clone(), name.clone()),
+                uid: pod.uid.clone(),
+                owner: pod.owner.clone(),
+                created: pod.created,
+            })
             .collect()
     }
 

@@ -1,9 +1,8 @@
 //! Why a pod has no sidecar. No I/O.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::ResourceExt;
 use outrigger_core::annotations;
-use outrigger_proto::outrigger::operator::v1::Refusal;
 
 use super::{
     admission::{Admission, Seen},
@@ -39,13 +38,6 @@ pub(super) fn by_pod(pod: &Pod) -> Option<Finding> {
     None
 }
 
-/// What an injector told of the pod.
-pub(super) fn by_report(report: &Refusal) -> Option<Finding> {
-    let reason = Reason::told(&report.reason)?;
-    let note = report.message.clone();
-    Some(Finding { reason, note })
-}
-
 /// Why the injector was not asked, as far as the cluster's state tells. `control_plane` is the control plane's namespace,
 /// `anchors` are its trust anchors.
 pub(super) fn by_cluster(
@@ -76,7 +68,7 @@ fn older_than_webhook(pod: &Pod, admission: &Admission) -> Option<Finding> {
     };
     let (pod, webhook) = (pod.creation_timestamp()?.0, configuration.creation_timestamp()?.0);
     (pod < webhook).then(|| {
-        let why = format!("the pod was created at {pod}, before the webhook at {webhook}; replace the pod");
+        let why = format!("the pod was created at {pod}, before the webhook at {webhook}");
         Finding::new(Reason::PodOlderThanWebhook, why)
     })
 }
@@ -100,7 +92,7 @@ pub(super) fn by_review(verdict: &Verdict, pod: &Pod) -> Finding {
         Verdict::Injects => Finding::new(
             Reason::InjectorMissedPod,
             "the injector did not answer in time when the pod was created, and failure policy Ignore let it through; it would \
-             inject it now: replace the pod",
+             inject it now",
         ),
         Verdict::Refuses(why) => Finding {
             reason: Reason::InjectorRefuses,
@@ -117,6 +109,23 @@ pub(super) fn by_review(verdict: &Verdict, pod: &Pod) -> Finding {
     }
 }
 
+/// With what people have to do, where no more than a new pod is needed or none comes by itself.
+pub(super) fn advised(finding: Finding, pod: &Pod) -> Finding {
+    let advice = match (controller(pod), finding.reason) {
+        (_, Reason::StaticPod) => return finding,
+        (None, _) => "no controller would create the pod anew: delete and create it yourself",
+        (Some(owner), _) if is_job(owner) => {
+            "its Job would count a pod that is deleted as failed: let it end, or create the Job anew"
+        }
+        (Some(_), Reason::PodOlderThanWebhook | Reason::InjectorMissedPod) => "replace the pod",
+        (Some(_), _) => return finding,
+    };
+    Finding {
+        note: format!("{}; {advice}", finding.note),
+        ..finding
+    }
+}
+
 /// Also an old name of the sidecar, native or not.
 pub(crate) fn has_sidecar(pod: &Pod) -> bool {
     let spec = pod.spec.iter();
@@ -125,10 +134,21 @@ pub(crate) fn has_sidecar(pod: &Pod) -> bool {
 }
 
 /// The owner that manages the pod.
-pub(crate) fn controller(pod: &Pod) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference> {
+pub(crate) fn controller(pod: &Pod) -> Option<&OwnerReference> {
     pod.owner_references()
         .iter()
         .find(|owner| owner.controller == Some(true))
+}
+
+/// Whether the owner is a Job, of Kubernetes' own.
+pub(crate) fn is_job(owner: &OwnerReference) -> bool {
+    (&*owner.api_version, &*owner.kind) == ("batch/v1", "Job")
+}
+
+/// Whether a pod ran to its end.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 #[cfg(test)]
@@ -179,21 +199,6 @@ mod tests {
     }
 
     #[test]
-    fn what_the_injector_told_is_told_in_its_words() {
-        let report = |reason: &str| Refusal {
-            reason: reason.into(),
-            message: "no Dapr sidecar: why".into(),
-            ..Refusal::default()
-        };
-        let told = by_report(&report("CreatorNotAllowed")).unwrap();
-        assert_eq!(
-            (told.reason, &*told.note),
-            (Reason::CreatorNotAllowed, "no Dapr sidecar: why")
-        );
-        assert_eq!(by_report(&report("Tomorrow")), None);
-    }
-
-    #[test]
     fn the_clusters_state_is_judged_from_the_outside_in() {
         let namespace = |name: &str| Namespace {
             name: name.into(),
@@ -236,6 +241,27 @@ mod tests {
             judge(&pod(|_| {}), "shop", &theirs(true)),
             Some(Reason::CaBundleMissing)
         );
+    }
+
+    #[test]
+    fn people_are_told_what_is_left_to_them() {
+        let advised = |reason: Reason, owner: Option<(&str, &str)>| {
+            let owners = owner.map(|(api_version, kind)| {
+                json!([{"apiVersion": api_version, "kind": kind, "name": "o", "uid": "o", "controller": true}])
+            });
+            let pod = pod(|pod| pod["metadata"]["ownerReferences"] = owners.into());
+            advised(Finding::new(reason, "why"), &pod).note
+        };
+        let (replica_set, job) = (Some(("apps/v1", "ReplicaSet")), Some(("batch/v1", "Job")));
+        assert!(
+            advised(Reason::SidecarNotEnabled, None)
+                .ends_with("why; no controller would create the pod anew: delete and create it yourself")
+        );
+        assert!(advised(Reason::InjectorMissedPod, job).contains("count a pod that is deleted as failed"));
+        assert!(advised(Reason::InjectorMissedPod, replica_set).ends_with("why; replace the pod"));
+        for (reason, owner) in [(Reason::PodNotSelected, replica_set), (Reason::StaticPod, None)] {
+            assert!(advised(reason, owner).ends_with("why"));
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Tells why a pod that asks for a sidecar has none: one Event on the pod, within seconds of its creation. Pods are found by
 //! the watch of those without the injector's label; what the injector told of one counts most, then what the cluster's state
 //! was when the pod was seen, and at last what the injector says in a dry run.
+//!
+//! An injector tells one replica, and that one tells of the pod; of all others the one that leads does.
 
 mod admission;
 mod creator;
@@ -9,38 +11,42 @@ mod matching;
 mod probe;
 pub mod reason;
 mod refusals;
+mod refused;
 mod review;
+mod silence;
+mod tell;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use kube::{Api, Client, Resource, ResourceExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, ResourceExt};
 use outrigger_core::{annotations, backoff::Backoff};
 use outrigger_process::kubernetes::watch::ObjectKey;
-use prometheus::IntCounterVec;
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::decide::{controller, has_sidecar};
+pub(crate) use self::decide::{controller, has_ended, has_sidecar, is_job};
 pub use self::{
     admission::{Admission, follow},
     probe::{Probe, Settings},
     reason::{Finding, Reason},
     refusals::Refusals,
+    refused::Refused,
+    tell::Teller,
 };
 use crate::{
     deadline::in_time,
-    events::{Events, Notice},
-    pods::Pods,
+    events::{Notice, reference},
+    pods::{Lacking, Pods},
 };
 
 /// Changes that come within this time are looked at together.
@@ -51,7 +57,7 @@ const TOLD: Duration = Duration::from_secs(2);
 const NEW: SignedDuration = SignedDuration::from_secs(30);
 /// Pods that are looked into at one time; most of the time they only wait.
 const MAX_LOOKS: usize = 256;
-/// Calls of the API server and of the injector at one time.
+/// Calls of the API server at one time.
 const MAX_CALLS: usize = 8;
 
 /// Finds pods without a sidecar and tells why.
@@ -60,15 +66,12 @@ pub struct Finder {
     pub probe: Probe,
     pub pods: Arc<Pods>,
     pub refusals: Arc<Refusals>,
-    pub events: Arc<Events>,
-    /// Pods by reason.
-    pub found: IntCounterVec,
+    pub teller: Teller,
 }
 
 /// A pod to look into.
 struct Look {
-    key: ObjectKey,
-    uid: String,
+    pod: Lacking,
     seen: Instant,
 }
 
@@ -83,7 +86,7 @@ impl Finder {
         drop(admission);
         let calls = Semaphore::new(MAX_CALLS);
         let mut changes = self.pods.changes();
-        let mut known: HashMap<ObjectKey, String> = HashMap::new();
+        let mut known = HashSet::new();
         let mut waiting: VecDeque<Look> = VecDeque::new();
         let mut looks = FuturesUnordered::new();
         let mut due = Some(Instant::now());
@@ -94,10 +97,13 @@ impl Finder {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
                     let seen = Instant::now();
-                    let lacking = self.pods.lacking();
-                    let new = lacking.iter().filter(|(key, uid)| known.get(key) != Some(uid));
-                    waiting.extend(new.map(|(key, uid)| Look { key: key.clone(), uid: uid.clone(), seen }));
-                    known = lacking.into_iter().collect();
+                    let before = std::mem::take(&mut known);
+                    for pod in self.pods.lacking() {
+                        known.insert(pod.uid.clone());
+                        if !before.contains(&pod.uid) {
+                            waiting.push_back(Look { pod, seen });
+                        }
+                    }
                 }
                 Some(()) = looks.next() => {}
             }
@@ -110,7 +116,7 @@ impl Finder {
     }
 
     async fn look(&self, look: Look, calls: &Semaphore) {
-        let Some(pod) = self.fetch(&look, calls).await else {
+        let Some(pod) = self.fetch(&look.pod, calls).await else {
             return;
         };
         let labels = pod.labels();
@@ -118,92 +124,79 @@ impl Finder {
         {
             return;
         }
-        let is_new = pod
-            .creation_timestamp()
-            .is_some_and(|at| Timestamp::now().duration_since(at.0) < NEW);
-        if !is_new && is_over(&pod) {
+        let is_over = has_ended(&pod) || pod.metadata.deletion_timestamp.is_some();
+        if is_over && !is_new(look.pod.created) {
             return;
         }
         let finding = match decide::by_pod(&pod) {
             Some(finding) => finding,
-            None => self.explain(&pod, is_new, look.seen, calls).await,
+            None => match self.explain(&look, &pod, calls).await {
+                Some(finding) => finding,
+                None => return,
+            },
         };
-        self.tell(&look, &pod, finding).await;
+        let _permit = calls.acquire().await;
+        self.tell(&look.pod, &pod, decide::advised(finding, &pod)).await;
     }
 
     /// The whole pod, once the API server answers; `None` when it is gone.
-    async fn fetch(&self, look: &Look, calls: &Semaphore) -> Option<Pod> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &look.key.namespace);
+    async fn fetch(&self, lacking: &Lacking, calls: &Semaphore) -> Option<Pod> {
+        let Lacking { key, uid, .. } = lacking;
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
         loop {
             let permit = calls.acquire().await;
-            let answer = in_time(api.get_opt(&look.key.name)).await;
+            let answer = in_time(api.get_opt(&key.name)).await;
             drop(permit);
             match answer {
-                Ok(pod) => return pod.filter(|pod| pod.uid().as_deref() == Some(&look.uid)),
-                Err(_) if !self.pods.is_lacking(&look.key, &look.uid) => return None,
+                Ok(pod) => return pod.filter(|pod| pod.uid().as_ref() == Some(uid)),
+                Err(_) if !self.pods.is_lacking(key, uid) => return None,
                 Err(error) => {
                     let pause = backoff.next_pause();
-                    tracing::warn!(pod = %look.key, %error, "cannot read a pod that has no sidecar; trying again");
+                    tracing::warn!(pod = %key, %error, "cannot read a pod that has no sidecar; trying again");
                     sleep(pause).await;
                 }
             }
         }
     }
 
-    async fn explain(&self, pod: &Pod, is_new: bool, seen: Instant, calls: &Semaphore) -> Finding {
+    /// `None` when an injector told of the pod: then that is told.
+    async fn explain(&self, look: &Look, pod: &Pod, calls: &Semaphore) -> Option<Finding> {
         let permit = calls.acquire().await;
-        let namespace = self.probe.namespace(&pod.namespace().unwrap_or_default()).await;
+        let namespace = self.probe.namespace(&look.pod.key.namespace).await;
         drop(permit);
         // What is wrong may be put right in the meantime, and the pod keeps lacking its sidecar.
         let then = self.probe.by_cluster(pod, &namespace);
-        if is_new {
-            sleep_until(seen + TOLD).await;
-            if let Some(finding) = self
-                .refusals
-                .about(pod, Instant::now())
-                .as_ref()
-                .and_then(decide::by_report)
-            {
-                return finding;
+        if is_new(look.pod.created) {
+            sleep_until(look.seen + TOLD).await;
+            if self.refusals.about(&look.pod, Instant::now()).is_some() {
+                return None;
             }
         }
-        if let Some(finding) = then.or_else(|| self.probe.by_cluster(pod, &namespace)) {
-            return finding;
+        match then.or_else(|| self.probe.by_cluster(pod, &namespace)) {
+            Some(finding) => Some(finding),
+            None => Some(self.probe.review(pod).await),
         }
-        let _permit = calls.acquire().await;
-        self.probe.review(pod).await
     }
 
-    async fn tell(&self, look: &Look, pod: &Pod, finding: Finding) {
-        let Finding { reason, note } = finding;
-        tracing::warn!(pod = %look.key, reason = reason.as_str(), "{note}");
-        self.found.with_label_values(&[reason.as_str()]).inc();
-        let notice = Notice {
-            warning: true,
-            reason: reason.as_str(),
-            action: "Inject",
-            note,
-        };
-        // Nobody looks at a pod that is gone already.
-        let owner = controller(pod).filter(|owner| owner.kind != "Node" && !self.pods.is_lacking(&look.key, &look.uid));
-        if let Some(owner) = owner {
-            let owner = ObjectReference {
-                api_version: Some(owner.api_version.clone()),
-                kind: Some(owner.kind.clone()),
-                name: Some(owner.name.clone()),
-                namespace: pod.namespace(),
-                uid: Some(owner.uid.clone()),
-                ..ObjectReference::default()
-            };
-            self.events.publish(&owner, notice.clone()).await;
+    async fn tell(&self, lacking: &Lacking, pod: &Pod, finding: Finding) {
+        let Lacking { key, uid, .. } = lacking;
+        let notice = Notice::from(finding);
+        // Whoever told of the pod has told its owner.
+        if !self.teller.tell(key, uid, notice.clone()).await {
+            return;
         }
-        self.events.publish_once(&pod.object_ref(&()), notice).await;
+        // Nobody looks at a pod that is gone already.
+        let owner = controller(pod).filter(|owner| owner.kind != "Node" && !self.pods.is_lacking(key, uid));
+        if let Some(owner) = owner {
+            let name = ObjectKey::new(&*key.namespace, &*owner.name);
+            let owner = reference(&owner.api_version, &owner.kind, &name, &owner.uid);
+            self.teller.events.publish(&owner, notice).await;
+        }
     }
 }
 
-/// Whether a pod ended, or is about to.
-fn is_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed"))
+/// Whether injectors may still tell of a pod.
+fn is_new(created: Option<Timestamp>) -> bool {
+    created.is_some_and(|at| Timestamp::now().duration_since(at) < NEW)
 }

@@ -1,12 +1,15 @@
 //! Looks at the cluster for one pod: shared by what tells why a pod has no sidecar and by the watchdog, which asks before it
 //! evicts.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Namespace as KubernetesNamespace, Pod};
 use kube::{Api, Client};
 use outrigger_identity::Anchors;
-use tokio::sync::watch;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use super::{
     admission::Admission,
@@ -15,8 +18,16 @@ use super::{
     matching::Namespace,
     reason::Finding,
     review::{self, Verdict},
+    silence::Silence,
 };
 use crate::deadline::in_time;
+
+/// How long a review for an Event may take: the Event is to come within seconds.
+const REVIEW: Duration = Duration::from_secs(2);
+/// How long one before an eviction may take: the API server's own default.
+const PROSPECTS: Duration = Duration::from_secs(10);
+/// Reviews for Events at one time.
+const MAX_REVIEWS: usize = 8;
 
 /// What is looked for and where.
 #[derive(Debug, Clone)]
@@ -31,6 +42,8 @@ pub struct Probe {
     client: Client,
     settings: Settings,
     admission: watch::Receiver<Admission>,
+    reviews: Arc<Semaphore>,
+    silence: Arc<Silence>,
 }
 
 impl Probe {
@@ -40,6 +53,8 @@ impl Probe {
             client,
             settings,
             admission,
+            reviews: Arc::new(Semaphore::new(MAX_REVIEWS)),
+            silence: Arc::default(),
         }
     }
 
@@ -59,9 +74,16 @@ impl Probe {
         decide::by_cluster(pod, namespace, &self.admission.borrow(), control_plane, &anchors)
     }
 
-    /// What the injector says in a dry run to a pod that it should be asked for.
+    /// What the injector says in a dry run to a pod that it should be asked for. However many pods there are, one that does not
+    /// answer is waited for no longer than for one of them.
     pub(super) async fn review(&self, pod: &Pod) -> Finding {
-        match self.ask(pod).await {
+        let _permit = self.reviews.acquire().await;
+        let version = self.admission.borrow().version();
+        let verdict = match self.silence.verdict(version, Instant::now()) {
+            Some(verdict) => Ok(verdict),
+            None => self.ask(pod, REVIEW).await,
+        };
+        match verdict {
             Ok(verdict) => decide::by_review(&verdict, pod),
             Err(finding) => finding,
         }
@@ -80,7 +102,7 @@ impl Probe {
         if let Some(finding) = self.by_cluster(&new, &namespace) {
             return Err(finding);
         }
-        match self.ask(&new).await? {
+        match self.ask(&new, PROSPECTS).await? {
             Verdict::Injects if creator(&new).is_some() => Ok(()),
             verdict => Err(decide::by_review(&verdict, &new)),
         }
@@ -102,9 +124,14 @@ impl Probe {
         }
     }
 
-    async fn ask(&self, pod: &Pod) -> Result<Verdict, Finding> {
-        let webhook = self.admission.borrow().webhook()?.clone();
-        Ok(review::ask(&webhook, pod).await)
+    async fn ask(&self, pod: &Pod, deadline: Duration) -> Result<Verdict, Finding> {
+        let (webhook, version) = {
+            let admission = self.admission.borrow();
+            (admission.webhook()?.clone(), admission.version())
+        };
+        let verdict = review::ask(&webhook, pod, deadline).await;
+        self.silence.note(&verdict, version, Instant::now());
+        Ok(verdict)
     }
 
     fn anchors(&self) -> Vec<Vec<u8>> {

@@ -2,13 +2,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use outrigger_proto::outrigger::operator::v1::Refusal;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
-use super::decide::controller;
+use crate::pods::Lacking;
 
 /// The oldest are dropped beyond this.
 const MAX: usize = 1024;
@@ -17,56 +15,72 @@ const KEEP: Duration = Duration::from_secs(30);
 
 /// Refusals of the last half minute.
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<VecDeque<(Instant, Refusal)>>);
+pub struct Refusals {
+    told: Mutex<VecDeque<(Instant, Refusal)>>,
+    changes: watch::Sender<()>,
+}
 
 impl Refusals {
     pub fn add(&self, refusal: Refusal, now: Instant) {
-        let mut refusals = self.0.lock();
-        while refusals.len() >= MAX || refusals.front().is_some_and(|(at, _)| *at + KEEP < now) {
-            refusals.pop_front();
+        let mut told = self.told.lock();
+        while told.len() >= MAX || told.front().is_some_and(|(at, _)| *at + KEEP < now) {
+            told.pop_front();
         }
-        refusals.push_back((now, refusal));
+        told.push_back((now, refusal));
+        drop(told);
+        self.changes.send_replace(());
+    }
+
+    /// Marked changed whenever there is another one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Whether there is any.
+    pub fn any(&self, now: Instant) -> bool {
+        self.told.lock().back().is_some_and(|(at, _)| now < *at + KEEP)
     }
 
     /// The newest that is about the pod.
-    pub fn about(&self, pod: &Pod, now: Instant) -> Option<Refusal> {
-        let refusals = self.0.lock();
-        let recent = refusals.iter().rev().filter(|(at, _)| now < *at + KEEP);
+    pub fn about(&self, pod: &Lacking, now: Instant) -> Option<Refusal> {
+        let told = self.told.lock();
+        let recent = told.iter().rev().filter(|(at, _)| now < *at + KEEP);
         let mut about = recent.filter(|(_, refusal)| is_about(refusal, pod));
         about.next().map(|(_, refusal)| refusal.clone())
     }
 }
 
 /// By name, or by what is known of a pod whose name was not chosen yet.
-fn is_about(refusal: &Refusal, pod: &Pod) -> bool {
-    if pod.metadata.namespace.as_deref() != Some(&refusal.namespace) || refusal.denied {
+fn is_about(refusal: &Refusal, pod: &Lacking) -> bool {
+    // There is no pod that was denied, and to a static pod it makes no difference what the injector says.
+    let moot = refusal.denied || refusal.owner.as_ref().is_some_and(|owner| owner.kind == "Node");
+    if moot || pod.key.namespace != refusal.namespace {
         return false;
     }
-    let name = pod.name_any();
     if !refusal.pod.is_empty() {
-        return refusal.pod == name;
+        return refusal.pod == pod.key.name;
     }
-    match (&refusal.owner, controller(pod)) {
-        (Some(told), Some(owner)) => told.uid == owner.uid,
-        (None, None) => !refusal.generate_name.is_empty() && name.starts_with(&refusal.generate_name),
+    match (&refusal.owner, &pod.owner) {
+        (Some(told), Some(owner)) => told.uid == *owner,
+        (None, None) => !refusal.generate_name.is_empty() && pod.key.name.starts_with(&refusal.generate_name),
         _ => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use outrigger_process::kubernetes::watch::ObjectKey;
     use outrigger_proto::outrigger::operator::v1::Owner;
-    use serde_json::json;
 
     use super::*;
 
-    fn pod(name: &str, owner: Option<&str>) -> Pod {
-        let owners: Vec<_> = owner
-            .map(|uid| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": uid, "controller": true}))
-            .into_iter()
-            .collect();
-        serde_json::from_value(json!({"metadata": {"namespace": "shop", "name": name, "ownerReferences": owners}}))
-            .unwrap()
+    fn pod(name: &str, owner: Option<&str>) -> Lacking {
+        Lacking {
+            key: ObjectKey::new("shop", name),
+            uid: name.into(),
+            owner: owner.map(Into::into),
+            created: None,
+        }
     }
 
     fn told(pod: &str, generate_name: &str, owner: Option<&str>) -> Refusal {
@@ -93,25 +107,27 @@ mod tests {
         ] {
             refusals.add(refusal, now);
         }
-        let found = |pod: &Pod| refusals.about(pod, now).is_some();
+        let found = |pod: &Lacking| refusals.about(pod, now).is_some();
         assert!(found(&pod("bare", None)));
         assert!(found(&pod("cart-x", Some("r1"))));
         assert!(found(&pod("job-y", None)));
         assert!(!found(&pod("bare-2", None)));
         assert!(!found(&pod("cart-x", Some("r2"))));
         assert!(!found(&pod("job-y", Some("r2"))));
-        let elsewhere = Pod {
-            metadata: kube::api::ObjectMeta {
-                namespace: Some("other".into()),
-                ..pod("bare", None).metadata
-            },
-            ..Pod::default()
+        let elsewhere = Lacking {
+            key: ObjectKey::new("other", "bare"),
+            ..pod("bare", None)
         };
         assert!(!found(&elsewhere));
+        let mut mirror = told("static", "", Some("node"));
+        mirror.owner.as_mut().unwrap().kind = "Node".into();
+        refusals.add(mirror, now);
+        assert!(!found(&pod("static", Some("node"))));
         assert!(
             refusals.about(&pod("bare", None), now + KEEP).is_none(),
             "that was another one"
         );
+        assert!(refusals.any(now) && !refusals.any(now + KEEP));
     }
 
     #[test]
@@ -124,6 +140,6 @@ mod tests {
         assert!(refusals.about(&pod("p0", None), now).is_none());
         assert!(refusals.about(&pod("p1", None), now).is_some());
         refusals.add(told("late", "", None), now + KEEP * 2);
-        assert_eq!(refusals.0.lock().len(), 1);
+        assert_eq!(refusals.told.lock().len(), 1);
     }
 }

@@ -14,9 +14,6 @@ use tokio::time::timeout;
 
 use super::{creator::creator, decide::controller};
 
-/// The API server's own default.
-const DEADLINE: Duration = Duration::from_secs(10);
-
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -40,24 +37,21 @@ enum Failure {
     Bundle,
     #[error("{}", chain(.0))]
     Client(Box<kube::Error>),
-    #[error("no answer within {} s", DEADLINE.as_secs())]
-    Late,
+    #[error("no answer within {} s", .0.as_secs())]
+    Late(Duration),
 }
 
-/// Posts a review of the pod, as a new one.
-pub(super) async fn ask(webhook: &MutatingWebhook, pod: &Pod) -> Verdict {
-    let answer = match timeout(DEADLINE, post(webhook, &review(pod))).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Failure::Late),
-    };
-    match answer {
+/// Posts a review of the pod, as a new one, and waits so long for an answer.
+pub(super) async fn ask(webhook: &MutatingWebhook, pod: &Pod, deadline: Duration) -> Verdict {
+    let answer = timeout(deadline, post(webhook, &review(pod), deadline)).await;
+    match answer.unwrap_or(Err(Failure::Late(deadline))) {
         Ok(text) => judge(&text),
         Err(Failure::Client(error)) if matches!(*error, kube::Error::Api(_)) => Verdict::Failed(error.to_string()),
         Err(failure) => Verdict::Unreachable(failure.to_string()),
     }
 }
 
-async fn post(webhook: &MutatingWebhook, review: &Value) -> Result<String, Failure> {
+async fn post(webhook: &MutatingWebhook, review: &Value, deadline: Duration) -> Result<String, Failure> {
     let address = address(webhook)?
         .parse()
         .map_err(|error| Failure::Address(http::Error::from(error)));
@@ -73,9 +67,9 @@ async fn post(webhook: &MutatingWebhook, review: &Value) -> Result<String, Failu
     // Exactly what the API server trusts: the bundle, and the name in the address.
     let mut config = Config::new(server);
     config.root_cert = Some(roots.into_iter().map(|root| root.to_vec()).collect());
-    config.connect_timeout = Some(DEADLINE);
-    config.read_timeout = Some(DEADLINE);
-    config.write_timeout = Some(DEADLINE);
+    config.connect_timeout = Some(deadline);
+    config.read_timeout = Some(deadline);
+    config.write_timeout = Some(deadline);
     config.default_retry = false;
     let failed = |error| Failure::Client(Box::new(error));
     let client = Client::try_from(config).map_err(failed)?;

@@ -4,7 +4,7 @@ use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerRe
 use kube::ResourceExt;
 use outrigger_core::annotations;
 
-use crate::missing::{controller, has_sidecar};
+use crate::missing::{controller, has_ended, has_sidecar, is_job};
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,8 +14,8 @@ pub(super) enum Decision {
     Label,
     /// It lacks its sidecar, and its owner will replace it.
     Evict(OwnerReference),
-    /// It lacks its sidecar, and restarting it would not help.
-    Report(Report),
+    /// It lacks its sidecar, and evicting it would not help.
+    Leave(Leave),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub(super) enum Skip {
     Terminating,
 }
 
-/// Why restarting a pod would not help.
+/// Why evicting a pod would not help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Report {
+pub(super) enum Leave {
     /// Nobody would create it anew.
     NoController,
     /// Its Job would count it as failed, and may fail for it.
@@ -48,8 +48,7 @@ pub(super) fn decide(pod: &Pod, can_label: bool) -> Decision {
     if pod.metadata.deletion_timestamp.is_some() {
         return Decision::Skip(Skip::Terminating);
     }
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) {
+    if has_ended(pod) {
         return Decision::Skip(Skip::Finished);
     }
     if has_sidecar(pod) {
@@ -59,38 +58,24 @@ pub(super) fn decide(pod: &Pod, can_label: bool) -> Decision {
         };
     }
     if !enabled.eq_ignore_ascii_case("true") {
-        return Decision::Report(Report::NeverInjected);
+        return Decision::Leave(Leave::NeverInjected);
     }
     // The kubelet owns the mirrors of its static pods, which no eviction restarts.
     match controller(pod).filter(|owner| owner.kind != "Node") {
         // Whatever its phase: a Job counts a pod that is deleted before its end as a failed one.
-        Some(owner) if (&*owner.api_version, &*owner.kind) == ("batch/v1", "Job") => Decision::Report(Report::Job),
+        Some(owner) if is_job(owner) => Decision::Leave(Leave::Job),
         Some(owner) => Decision::Evict(owner.clone()),
-        None => Decision::Report(Report::NoController),
+        None => Decision::Leave(Leave::NoController),
     }
 }
 
-impl Report {
+impl Leave {
     /// Label of the metric.
-    pub(super) fn reason(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::NoController => "no_controller",
             Self::Job => "job",
             Self::NeverInjected => "never_injected",
-        }
-    }
-
-    pub(super) fn note(self) -> &'static str {
-        match self {
-            Self::NoController => {
-                "the pod has no sidecar, and no controller that would create it anew: delete and create it yourself"
-            }
-            Self::Job => {
-                "the pod has no sidecar, and is not evicted, since its Job would count it as failed: let it end, or create the Job anew"
-            }
-            Self::NeverInjected => {
-                "the pod has no sidecar, and a new one would get none either: dapr.io/enabled has to be \"true\""
-            }
         }
     }
 }
@@ -158,21 +143,21 @@ mod tests {
     }
 
     #[test]
-    fn reports_what_a_restart_would_not_help() {
+    fn leaves_what_an_eviction_would_not_help() {
         let bare = pod(|pod| pod["metadata"]["ownerReferences"] = json!([]));
-        assert_eq!(decide(&bare, true), Decision::Report(Report::NoController));
+        assert_eq!(decide(&bare, true), Decision::Leave(Leave::NoController));
         for phase in ["Pending", "Running"] {
             let job = pod(|pod| {
                 let owner = &mut pod["metadata"]["ownerReferences"][1];
                 (owner["apiVersion"], owner["kind"]) = ("batch/v1".into(), "Job".into());
                 pod["status"]["phase"] = phase.into();
             });
-            assert_eq!(decide(&job, true), Decision::Report(Report::Job), "{phase}");
+            assert_eq!(decide(&job, true), Decision::Leave(Leave::Job), "{phase}");
         }
         let mirror = pod(|pod| pod["metadata"]["ownerReferences"][1]["kind"] = "Node".into());
-        assert_eq!(decide(&mirror, true), Decision::Report(Report::NoController));
+        assert_eq!(decide(&mirror, true), Decision::Leave(Leave::NoController));
         let yes = pod(|pod| pod["metadata"]["annotations"]["dapr.io/enabled"] = "yes".into());
-        assert_eq!(decide(&yes, true), Decision::Report(Report::NeverInjected));
+        assert_eq!(decide(&yes, true), Decision::Leave(Leave::NeverInjected));
     }
 
     fn merge(into: &mut Value, from: &Value) {

@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
 use kube::{
     Api, Client, Resource,
-    api::{ListParams, Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use outrigger_core::SpiffeId;
 use outrigger_crds::status::ConditionType;
@@ -28,7 +28,7 @@ use outrigger_proto::operator::operator_client::OperatorClient;
 use outrigger_testkit::ApiServer;
 use prometheus::Registry;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
@@ -109,6 +109,20 @@ impl Operator {
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates a pod of the app `cart` that asks for a sidecar, after a change.
+    pub(crate) async fn create_pod(&self, name: &str, change: impl FnOnce(&mut Value)) -> Pod {
+        let mut pod = json!({
+            "metadata": {
+                "name": name, "labels": {"app": "cart"},
+                "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": "cart"},
+            },
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        change(&mut pod);
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap()
     }
 
     /// Applies a manifest the way kubectl does.

@@ -7,7 +7,13 @@ use kube::{
     Api,
     api::{ListParams, PostParams},
 };
-use outrigger_operator::{events::Events, injections::Injections, metrics::Metrics, scope::Scope};
+use outrigger_operator::{
+    events::Events,
+    injections::Injections,
+    metrics::Metrics,
+    missing::{Refused, Teller},
+    scope::Scope,
+};
 use outrigger_proto::outrigger::operator::v1::{Owner, Refusal};
 use outrigger_testkit::ApiServer;
 use prometheus::Registry;
@@ -26,8 +32,15 @@ async fn refusals_become_events_on_the_owner_or_on_the_pod() {
         metrics.kubernetes_events.clone(),
     ));
     let injector = "spiffe://cluster.local/ns/dapr-system/dapr-injector".parse().unwrap();
-    let (scope, refusals) = (Scope::new(&namespace), Arc::default());
-    let (injections, writer) = Injections::new(injector, client.clone(), events, scope, refusals, metrics);
+    let refused = Refused {
+        pods: Arc::default(),
+        refusals: Arc::default(),
+        teller: Teller {
+            events,
+            found: metrics.missing_sidecars.clone(),
+        },
+    };
+    let (injections, writer) = Injections::new(injector, client.clone(), refused, Scope::new(&namespace), metrics);
     tokio::spawn(writer.run());
 
     let told = |pod: &str, reason: &str| Refusal {

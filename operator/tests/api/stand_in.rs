@@ -32,6 +32,8 @@ pub(crate) enum Answer {
     Warn(&'static str),
     /// As an injector that is broken.
     Break,
+    /// Not at all.
+    Silence,
 }
 
 pub(crate) struct Injector {
@@ -67,6 +69,9 @@ impl Injector {
                 let user = request["userInfo"]["username"].as_str().unwrap().to_owned();
                 asked.lock().push((user, request["dryRun"] == true));
                 let answer = answer.lock().clone();
+                if matches!(answer, Answer::Silence) {
+                    std::future::pending::<()>().await;
+                }
                 respond(&answer, request)
             };
             Router::new().route("/mutate", post(mutate))
@@ -138,7 +143,7 @@ fn respond(answer: &Answer, request: &Value) -> Json<Value> {
             response["patch"] = serde_json::to_value(ByteString(patch.to_string().into_bytes())).unwrap();
         }
         Answer::Warn(why) => response["warnings"] = json!([why]),
-        Answer::Break => response = json!("nonsense"),
+        Answer::Break | Answer::Silence => response = json!("nonsense"),
     }
     Json(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
 }

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures::future::join_all;
 use k8s_openapi::{
     api::{apps::v1::ReplicaSet, core::v1::Pod, policy::v1::PodDisruptionBudget},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::{
     Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams},
 };
 use outrigger_operator::{core::Features, watchdog};
 use outrigger_testkit::ApiServer;
@@ -59,21 +60,12 @@ impl Shop {
 
     /// As the owner's controller would.
     async fn create(&self, name: &str, change: impl FnOnce(&mut Value)) -> Pod {
-        let mut pod = json!({
-            "metadata": {
-                "name": name, "labels": {"app": "cart"},
-                "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": "cart"},
-                "ownerReferences": [self.owner.controller_owner_ref(&()).unwrap()],
-            },
-            "spec": {"containers": [{"name": "app", "image": "app"}]},
-        });
-        change(&mut pod);
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        self.operator
-            .api::<Pod>()
-            .create(&PostParams::default(), &pod)
-            .await
-            .unwrap()
+        let owner = self.owner.controller_owner_ref(&()).unwrap();
+        let owned = |pod: &mut Value| {
+            pod["metadata"]["ownerReferences"] = json!([owner]);
+            change(pod);
+        };
+        self.operator.create_pod(name, owned).await
     }
 
     async fn pods(&self) -> BTreeSet<String> {
@@ -156,7 +148,7 @@ async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has
         labels.labels().contains_key("dapr.io/watchdog-patched").then_some(())
     };
     eventually("the label", &labelled).await;
-    shop.note("bare", "no controller that would create it anew").await;
+    shop.note("bare", "no controller would create the pod anew").await;
 
     // No kubelet runs, so an evicted pod that was never scheduled is gone at once.
     shop.injector.register(|_| {}).await;
@@ -175,7 +167,12 @@ async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has
         "not known who creates pods of StatefulSet other (apps.kruise.io/v1beta1)",
     )
     .await;
-    shop.note("job", "its Job would count it as failed").await;
+    shop.note("job", "its Job would count a pod that is deleted as failed")
+        .await;
+    for left in ["bare", "job"] {
+        let notes = shop.operator.notes(left).await;
+        assert_eq!(notes.len(), 1, "one Event says all: {notes:?}");
+    }
 
     let replacement = shop.create("cart-3", |_| {}).await;
     assert!(replacement.labels().contains_key("dapr.io/sidecar-injected"));
@@ -185,6 +182,36 @@ async fn the_watchdog_evicts_one_pod_first_and_the_rest_once_its_replacement_has
     for kept in ["bare", "labelled", "finished", "custom", "job", &replacement.name_any()] {
         assert!(left.contains(kept), "{kept} is not to be touched: {left:?}");
     }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_the_first_replacement_has_its_sidecar_all_other_pods_go() {
+    const PODS: usize = 50;
+    let shop = Shop::open("watchdog-fifty", HOURLY).await;
+    let names: Vec<_> = (0..PODS).map(|number| format!("cart-{number}")).collect();
+    join_all(names.iter().map(|name| shop.create(name, |_| {}))).await;
+    let daprd = json!([{"name": "app", "image": "app"}, {"name": "daprd", "image": "daprd"}]);
+    for number in 0..20 {
+        let labelled = |pod: &mut Value| pod["spec"]["containers"] = daprd.clone();
+        shop.create(&format!("labelled-{number}"), labelled).await;
+    }
+    shop.until_counted("labelled", "has_sidecar", 20.0).await;
+    assert_eq!(shop.count("evicted", "no_sidecar"), 0.0);
+    shop.injector.register(|_| {}).await;
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    shop.until_gone(1, &names).await;
+    shop.create("cart-new", |_| {}).await;
+    shop.until_gone(PODS, &names).await;
+    assert_eq!(shop.count("evicted", "no_sidecar"), 50.0);
+    let questions = shop
+        .injector
+        .asked
+        .lock()
+        .iter()
+        .filter(|(_, dry_run)| *dry_run)
+        .count();
+    assert_eq!(questions, 1, "for the first pod of the owner only");
     shop.close().await;
 }
 

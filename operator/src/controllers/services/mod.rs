@@ -21,7 +21,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{DaemonSet, Deployment, StatefulSet},
-        core::v1::{ObjectReference, Service},
+        core::v1::Service,
     },
 };
 use kube::{Api, Client, Resource, ResourceExt, runtime::watcher};
@@ -44,7 +44,7 @@ use self::{
 };
 use crate::{
     deadline::in_time,
-    events::{Events, Notice},
+    events::{Events, Notice, reference},
     metrics::Metrics,
     queue::Queue,
     scope::Scope,
@@ -310,14 +310,7 @@ impl Services {
         self.metrics.service_refused.with_label_values(&[reason]).inc();
         tracing::warn!(kind = owner.kind, workload = %owner.key, reason, note, "no Service for a workload");
         self.told.insert(owner.clone(), note.clone());
-        let regarding = ObjectReference {
-            api_version: Some(owner.api_version.clone()),
-            kind: Some(owner.kind.clone()),
-            namespace: Some(owner.key.namespace.clone()),
-            name: Some(owner.key.name.clone()),
-            uid: Some(owner.uid.clone()),
-            ..Default::default()
-        };
+        let regarding = reference(&owner.api_version, &owner.kind, &owner.key, &owner.uid);
         let notice = Notice {
             warning: true,
             reason: EventReason::ServiceRefused.as_str(),
