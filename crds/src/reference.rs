@@ -32,9 +32,7 @@ mod tests {
     #[test]
     fn the_pages_are_those_that_the_code_writes() {
         for (file, content) in pages() {
-            let path = folder().join(file);
-            let found = fs::read_to_string(&path).unwrap_or_default();
-            assert!(found == content, "{} is stale: run `make generate`", path.display());
+            outrigger_testkit::docs::assert_current(file, &content);
         }
     }
 

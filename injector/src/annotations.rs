@@ -246,12 +246,7 @@ mod tests {
 
     #[test]
     fn the_page_of_the_documentation_is_current() {
-        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/annotations.md");
-        let written = std::fs::read_to_string(page).unwrap_or_default();
-        assert!(
-            written == reference(),
-            "docs/reference/annotations.md is stale: run `make generate`"
-        );
+        outrigger_testkit::docs::assert_current("annotations.md", &reference());
     }
 
     #[test]

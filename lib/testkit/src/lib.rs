@@ -3,6 +3,7 @@
 pub mod anyone;
 pub mod apiserver;
 pub mod certs;
+pub mod docs;
 pub mod kubeconfig;
 pub mod ports;
 pub mod toolchain;

@@ -151,11 +151,6 @@ mod tests {
 
     #[test]
     fn the_page_in_the_docs_is_this_one() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/missing-sidecars.md");
-        let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            written == reference(),
-            "docs/reference/missing-sidecars.md is stale: run `make generate`"
-        );
+        outrigger_testkit::docs::assert_current("missing-sidecars.md", &reference());
     }
 }
