@@ -25,7 +25,5 @@ pub mod trust;
 pub mod watchdog;
 pub mod watches;
 
-pub use outrigger_process::kubernetes::slim;
-
 /// Field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "outrigger-operator";

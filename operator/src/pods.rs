@@ -9,11 +9,9 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use outrigger_core::annotations;
-use outrigger_process::kubernetes::watch::ObjectKey;
+use outrigger_process::kubernetes::{owner::controller, slim::Slim, watch::ObjectKey};
 use parking_lot::RwLock;
 use tokio::sync::watch;
-
-use crate::slim::Slim;
 
 /// A pod, its metadata only.
 pub type PodMetadata = Slim<Pod>;
@@ -105,7 +103,7 @@ impl PodInfo {
             uid: metadata.uid.clone().unwrap_or_default(),
             app: app.unwrap_or_default().to_owned(),
             configuration: non_empty(annotations::CONFIG).map(Into::into),
-            owner: pod.controller().map(|owner| owner.uid.clone()),
+            owner: controller(pod).map(|owner| owner.uid.clone()),
             injected: pod.label(annotations::LABEL_INJECTED) == Some("true"),
             patched: pod.label(annotations::LABEL_WATCHDOG_PATCHED).is_some(),
             selection: Selection::of(pod),

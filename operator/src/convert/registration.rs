@@ -23,6 +23,7 @@ use outrigger_identity::Anchors;
 use outrigger_process::kubernetes::{
     client::Clients,
     pace::Pace,
+    slim::{Part, Slim},
     watch::{Change, changes},
 };
 use serde::Deserialize;
@@ -34,11 +35,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
-use crate::{
-    FIELD_MANAGER,
-    deadline::in_time,
-    slim::{Part, Slim},
-};
+use crate::{FIELD_MANAGER, deadline::in_time};
 
 const DEFINITION: &str = "subscriptions.dapr.io";
 /// The Service of the webhook, as the definition names it.

@@ -16,12 +16,12 @@ use kube::{Api, runtime::watcher};
 use outrigger_core::control_plane::SIDECAR_INJECTOR;
 use outrigger_process::kubernetes::{
     client::Clients,
+    slim::Slim,
     watch::{Change, ObjectKey, changes},
 };
 use tokio::sync::watch;
 
 use super::reason::{Finding, Reason};
-use crate::slim::Slim;
 
 /// The injector's webhook in the configuration.
 const WEBHOOK: &str = "sidecar-injector.dapr.io";

@@ -1,8 +1,7 @@
 //! Who creates the pods of an owner, as far as that is known.
 
 use k8s_openapi::api::core::v1::Pod;
-
-use super::decide::controller;
+use outrigger_process::kubernetes::owner::controller;
 
 /// The service account in `kube-system` that creates pods for the pod's owner. `None` for bare pods and for owners of any kind
 /// that is not Kubernetes' own, also when it is only named like one: nobody can tell who creates their pods.

@@ -3,6 +3,7 @@
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::ResourceExt;
 use outrigger_core::annotations;
+use outrigger_process::kubernetes::owner::controller;
 
 use super::{
     admission::{Admission, Seen},
@@ -131,13 +132,6 @@ pub(crate) fn has_sidecar(pod: &Pod) -> bool {
     let spec = pod.spec.iter();
     let mut containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     containers.any(|container| container.name == annotations::SIDECAR_CONTAINER)
-}
-
-/// The owner that manages the pod.
-pub(crate) fn controller(pod: &Pod) -> Option<&OwnerReference> {
-    pod.owner_references()
-        .iter()
-        .find(|owner| owner.controller == Some(true))
 }
 
 /// Whether the owner is a Job, of Kubernetes' own.

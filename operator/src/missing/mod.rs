@@ -27,14 +27,14 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
 use outrigger_core::{annotations, backoff::Backoff};
-use outrigger_process::kubernetes::watch::ObjectKey;
+use outrigger_process::kubernetes::{owner::controller, watch::ObjectKey};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::decide::{controller, has_ended, has_sidecar, is_job};
+pub(crate) use self::decide::{has_ended, has_sidecar, is_job};
 pub use self::{
     admission::{Admission, follow},
     probe::{Probe, Settings},

@@ -8,11 +8,12 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Client, Config};
+use outrigger_process::kubernetes::owner::controller;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{creator::creator, decide::controller};
+use super::creator::creator;
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

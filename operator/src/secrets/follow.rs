@@ -14,7 +14,10 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use outrigger_core::backoff::Backoff;
-use outrigger_process::kubernetes::watch::{Change, ObjectKey, changes};
+use outrigger_process::kubernetes::{
+    slim::Slim,
+    watch::{Change, ObjectKey, changes},
+};
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, interval, sleep},
@@ -26,7 +29,6 @@ use crate::{
     index::Index,
     kinds::{Indexes, Kind, Visitor},
     queue::Queue,
-    slim::Slim,
 };
 
 /// Secrets of one namespace that are watched by name, at most.

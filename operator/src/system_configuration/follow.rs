@@ -7,7 +7,7 @@ use futures::StreamExt;
 use kube::{Api, Client, Resource, runtime::watcher};
 use outrigger_crds::status::EventReason;
 use outrigger_process::kubernetes::{
-    slim,
+    slim::{self, Slim},
     watch::{Change, ObjectKey, changes},
 };
 use serde_json::Value;
@@ -17,7 +17,6 @@ use super::{SystemConfiguration, parse};
 use crate::{
     controllers::status::Board,
     events::{Events, Notice},
-    slim::Slim,
 };
 
 type Configuration = Slim<slim::Configuration, Value>;

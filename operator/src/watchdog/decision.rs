@@ -3,8 +3,9 @@
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::ResourceExt;
 use outrigger_core::annotations;
+use outrigger_process::kubernetes::owner::controller;
 
-use crate::missing::{controller, has_ended, has_sidecar, is_job};
+use crate::missing::{has_ended, has_sidecar, is_job};
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,30 +8,19 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api, CustomResource, Resource, ResourceExt,
+    Api, Resource, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams},
 };
-use outrigger_operator::core::{Features, Services};
+use outrigger_operator::{
+    controllers::services::Rollout,
+    core::{Features, Services},
+};
 use outrigger_testkit::ApiServer;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{fixture::Operator, support::eventually};
-
-/// Argo's.
-#[derive(CustomResource, Clone, Debug, Serialize, Deserialize)]
-#[kube(
-    group = "argoproj.io",
-    version = "v1alpha1",
-    kind = "Rollout",
-    namespaced,
-    schema = "disabled"
-)]
-struct RolloutSpec {
-    #[serde(flatten)]
-    fields: serde_json::Map<String, Value>,
-}
 
 async fn start(prefix: &str, rollouts: bool) -> Operator {
     Operator::start(prefix, |_| Features {

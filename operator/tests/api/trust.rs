@@ -17,10 +17,9 @@ use outrigger_operator::{
     metrics::Metrics,
     pods::{Pods, Selection},
     scope::Scope,
-    slim::Slim,
     trust,
 };
-use outrigger_process::kubernetes::{client::Clients, watch::ObjectKey};
+use outrigger_process::kubernetes::{client::Clients, slim::Slim, watch::ObjectKey};
 use outrigger_testkit::{ApiServer, certs::Authority};
 use serde_json::{Value, json};
 use tokio::sync::watch;

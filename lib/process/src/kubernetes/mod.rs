@@ -3,6 +3,7 @@
 pub mod access;
 pub mod client;
 pub mod lease;
+pub mod owner;
 pub mod pace;
 pub mod slim;
 pub mod trust_bundle;

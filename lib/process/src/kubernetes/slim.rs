@@ -140,12 +140,6 @@ impl<K, S, T> Slim<K, S, T> {
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(key).map(String::as_str)
     }
-
-    /// The owner that manages the object.
-    pub fn controller(&self) -> Option<&OwnerReference> {
-        let owners = self.metadata.owner_references.as_deref().unwrap_or_default();
-        owners.iter().find(|owner| owner.controller == Some(true))
-    }
 }
 
 #[derive(Deserialize)]
@@ -193,6 +187,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kubernetes::owner::controller;
 
     #[derive(Clone, Debug, Default, Deserialize)]
     struct Phase {
@@ -219,7 +214,7 @@ mod tests {
         assert_eq!(pod.annotation("dapr.io/enabled"), Some("true"));
         assert_eq!(pod.annotation("example.com/note"), None);
         assert!(pod.metadata.labels.is_none() && pod.metadata.managed_fields.is_none());
-        assert_eq!(pod.controller().unwrap().name, "r");
+        assert_eq!(controller(&pod).unwrap().name, "r");
         assert_eq!(pod.status.phase.as_deref(), Some("Running"));
         assert!(!Slim::<Pod, Ignored, Phase>::metadata_api());
         assert_eq!(Slim::<Pod>::url_path(&(), Some("shop")), "/api/v1/namespaces/shop/pods");

@@ -81,8 +81,7 @@ mod tests {
             owner: Owner {
                 created: Some(jiff::Timestamp::from_second(created).unwrap()),
                 key: ObjectKey::new("shop", workload),
-                kind: "Deployment".into(),
-                api_version: "apps/v1".into(),
+                kind: Kind::DEPLOYMENT,
                 uid: workload.into(),
             },
             app_id: app.into(),

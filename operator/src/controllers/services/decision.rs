@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::api::core::v1::Service;
 use outrigger_core::{annotations, app_id};
+use outrigger_process::kubernetes::owner::controller;
 
 use super::{desired::Desired, workload::Kind};
 use crate::FIELD_MANAGER;
@@ -58,12 +59,6 @@ fn left_behind(existing: &Service, known_kinds: &BTreeSet<Kind>) -> bool {
     label.is_some_and(|value| value == "true")
         && app.is_some_and(|app| metadata.name.as_deref() == Some(&*app_id::service_name(app)))
         && owner.is_some_and(|owner| known_kinds.iter().any(|kind| kind.is_of(owner)))
-}
-
-/// The owner that the Service is for.
-pub(super) fn controller(service: &Service) -> Option<&OwnerReference> {
-    let owners = service.metadata.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|owner| owner.controller == Some(true))
 }
 
 /// Whether writing would change nothing. Labels and annotations of others are left alone.
@@ -124,8 +119,7 @@ mod tests {
             owner: Owner {
                 created: None,
                 key: ObjectKey::new("shop", "cart"),
-                kind: "Deployment".into(),
-                api_version: "apps/v1".into(),
+                kind: Kind::DEPLOYMENT,
                 uid: "u1".into(),
             },
             app_id: "cart".into(),

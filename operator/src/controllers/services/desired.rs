@@ -10,7 +10,7 @@ use kube::Resource;
 use outrigger_core::{annotations, app_id};
 use outrigger_process::kubernetes::watch::ObjectKey;
 
-use super::workload::{Owner, Workload};
+use super::workload::{Kind, Owner, Workload};
 
 const GRPC_PORT: &str = "dapr.io/grpc-port";
 const INTERNAL_GRPC_PORT: &str = "dapr.io/internal-grpc-port";
@@ -48,7 +48,7 @@ pub(super) enum Wanted {
 }
 
 /// Reads a workload's annotations.
-pub(super) fn wanted<K: Resource<DynamicType = ()>>(workload: &Workload<K>, mtls: bool) -> Wanted {
+pub(super) fn wanted<K: Resource<DynamicType = ()>>(kind: Kind, workload: &Workload<K>, mtls: bool) -> Wanted {
     let given = &workload.spec.template.metadata.annotations;
     let enabled = given
         .get(annotations::ENABLED)
@@ -64,7 +64,7 @@ pub(super) fn wanted<K: Resource<DynamicType = ()>>(workload: &Workload<K>, mtls
     let number = |key, default| given.get(key).and_then(|text| text.parse().ok()).unwrap_or(default);
     let metrics_port = number(METRICS_PORT, 9090);
     let desired = Desired {
-        owner: Owner::of(workload),
+        owner: Owner::of(kind, workload),
         app_id: app.to_owned(),
         annotations: service_annotations(given, app, metrics_port),
         selector: workload.spec.selector.match_labels.clone(),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn service(annotations: &serde_json::Value) -> Desired {
-        match wanted(&workload(annotations), true) {
+        match wanted(Kind::DEPLOYMENT, &workload(annotations), true) {
             Wanted::Service(desired) => *desired,
             other => panic!("{other:?}"),
         }
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_explained() {
-        let wanted = |annotations| wanted(&workload(&annotations), true);
+        let wanted = |annotations| wanted(Kind::DEPLOYMENT, &workload(&annotations), true);
         assert_eq!(wanted(json!({"dapr.io/app-id": "cart"})), Wanted::Nothing);
         assert_eq!(
             wanted(json!({"dapr.io/enabled": "true"})),

@@ -29,17 +29,20 @@ use outrigger_core::{annotations, backoff::Backoff};
 use outrigger_crds::status::EventReason;
 use outrigger_process::kubernetes::{
     client::Clients,
+    owner::controller,
+    slim::Slim,
     watch::{Change, ObjectKey, changes},
 };
 use prometheus::IntCounterVec;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::workload::Rollout;
 use self::{
     claims::{Claims, WorkloadId},
-    decision::{Action, controller, decide},
+    decision::{Action, decide},
     desired::{Desired, Wanted, wanted},
-    workload::{Kind, Owner, Rollout, Workload},
+    workload::{Kind, Owner, Workload},
     write::{Failure, Writer, delete},
 };
 use crate::{
@@ -48,7 +51,6 @@ use crate::{
     metrics::Metrics,
     queue::Queue,
     scope::Scope,
-    slim::Slim,
 };
 
 /// Pauses after failed writes of a Service.
@@ -201,8 +203,7 @@ impl Services {
     }
 
     fn forget_told(&mut self, (kind, key): &WorkloadId) {
-        self.told
-            .retain(|owner, _| owner.kind != kind.kind || owner.api_version != kind.api_version || owner.key != *key);
+        self.told.retain(|owner, _| (&owner.kind, &owner.key) != (kind, key));
     }
 
     fn look_at(&self, services: Vec<ObjectKey>) {
@@ -238,7 +239,7 @@ impl Services {
             for rival in rivals {
                 let why = format!(
                     "Service {} belongs to {} {}, which has the same app id",
-                    key.name, winner.kind, winner.key.name
+                    key.name, winner.kind.kind, winner.key.name
                 );
                 self.refuse(&rival, "conflict", why).await;
             }
@@ -308,9 +309,9 @@ impl Services {
             return;
         }
         self.metrics.service_refused.with_label_values(&[reason]).inc();
-        tracing::warn!(kind = owner.kind, workload = %owner.key, reason, note, "no Service for a workload");
+        tracing::warn!(kind = owner.kind.kind, workload = %owner.key, reason, note, "no Service for a workload");
         self.told.insert(owner.clone(), note.clone());
-        let regarding = reference(&owner.api_version, &owner.kind, &owner.key, &owner.uid);
+        let regarding = reference(owner.kind.api_version, owner.kind.kind, &owner.key, &owner.uid);
         let notice = Notice {
             warning: true,
             reason: EventReason::ServiceRefused.as_str(),
@@ -328,7 +329,7 @@ where
     Workload<K>: Clone + Debug + Send,
 {
     let seen = move |change: Change<Workload<K>>| match change {
-        Change::Apply(workload) => Seen::Workload(Owner::of(&workload), wanted(&workload, mtls)),
+        Change::Apply(workload) => Seen::Workload(Owner::of(kind, &workload), wanted(kind, &workload, mtls)),
         Change::Delete(key) => Seen::Gone(key),
         Change::Synced => Seen::All,
         Change::Absent => Seen::Absent,

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{CustomResource, Resource};
-use outrigger_process::kubernetes::watch::ObjectKey;
+use outrigger_process::kubernetes::{
+    slim::{self, Part, Slim},
+    watch::ObjectKey,
+};
 use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::slim::{self, Part, Slim};
 
 /// A kind of workload that gets Services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,7 +49,7 @@ impl Kind {
     namespaced,
     schema = "disabled"
 )]
-pub(super) struct RolloutSpec {}
+pub struct RolloutSpec {}
 
 /// A workload, whatever its kind.
 pub(super) type Workload<K> = Slim<K, WorkloadSpec>;
@@ -91,27 +92,25 @@ fn ours_only<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Stri
 pub(super) struct Owner {
     pub(super) created: Option<Timestamp>,
     pub(super) key: ObjectKey,
-    pub(super) kind: String,
-    pub(super) api_version: String,
+    pub(super) kind: Kind,
     pub(super) uid: String,
 }
 
 impl Owner {
-    pub(super) fn of<K: Resource<DynamicType = ()>>(workload: &Workload<K>) -> Self {
+    pub(super) fn of<K: Resource<DynamicType = ()>>(kind: Kind, workload: &Workload<K>) -> Self {
         let metadata = &workload.metadata;
         Self {
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             key: ObjectKey::of(workload),
-            kind: K::kind(&()).into_owned(),
-            api_version: K::api_version(&()).into_owned(),
+            kind,
             uid: metadata.uid.clone().unwrap_or_default(),
         }
     }
 
     pub(super) fn reference(&self) -> OwnerReference {
         OwnerReference {
-            api_version: self.api_version.clone(),
-            kind: self.kind.clone(),
+            api_version: self.kind.api_version.to_owned(),
+            kind: self.kind.kind.to_owned(),
             name: self.key.name.clone(),
             uid: self.uid.clone(),
             controller: Some(true),
