@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, LogParams},
@@ -47,19 +47,15 @@ impl Observer {
         .await
     }
 
-    /// Restarts of all containers of a pod.
+    /// Restarts of all containers of a pod, native sidecars and other init containers included.
     ///
     /// # Errors
     /// When there is no such pod.
     pub async fn restarts(&self, pod: &str) -> anyhow::Result<i32> {
-        let statuses = self
-            .pods()
-            .get(pod)
-            .await?
-            .status
-            .and_then(|status| status.container_statuses)
-            .unwrap_or_default();
-        Ok(statuses.iter().map(|status| status.restart_count).sum())
+        let status = self.pods().get(pod).await?.status.unwrap_or_default();
+        let statuses = [status.init_container_statuses, status.container_statuses];
+        let all = statuses.iter().flatten().flatten();
+        Ok(all.map(|status| status.restart_count).sum())
     }
 
     /// Names of the components that the sidecar of a pod has loaded, sorted.
@@ -136,16 +132,19 @@ impl Observer {
     }
 }
 
-fn has_ready_sidecar(pod: &Pod) -> bool {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return false;
-    }
-    let statuses = pod
+/// Whether a pod serves, with a sidecar, native or not.
+pub(crate) fn has_ready_sidecar(pod: &Pod) -> bool {
+    let Some(status) = pod
         .status
         .as_ref()
-        .and_then(|status| status.container_statuses.as_deref())
-        .unwrap_or_default();
-    statuses.iter().any(|status| status.name == "daprd") && statuses.iter().all(|status| status.ready)
+        .filter(|_| pod.metadata.deletion_timestamp.is_none())
+    else {
+        return false;
+    };
+    let containers = status.container_statuses.iter().flatten();
+    let native = status.init_container_statuses.iter().flatten();
+    let daprd = |status: &ContainerStatus| status.name == "daprd" && status.ready;
+    containers.clone().all(|status| status.ready) && containers.chain(native).any(daprd)
 }
 
 /// Tries again until there is an answer.
