@@ -65,6 +65,7 @@ async fn prove(proofs: &[Proof], access: Access) -> anyhow::Result<()> {
             seen: Observer::new(access.client().await?, &namespace),
             access: access.clone(),
         };
+        world.seen.until_injected(true).await?;
         println!("{namespace}");
         let began = Instant::now();
         let result = match proof {

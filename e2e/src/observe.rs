@@ -6,9 +6,12 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, LogParams},
+    api::{ListParams, LogParams, PostParams},
 };
-use serde_json::Value;
+use outrigger_core::annotations::LABEL_INJECTED;
+use serde_json::{Value, json};
+
+use crate::sample;
 
 /// Everything that is waited for happens within seconds; this is for slow machines.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -102,6 +105,35 @@ impl Observer {
         within(&format!("the sidecar to log {text:?}"), async || {
             let log = self.pods().logs(pod, &params).await?;
             Ok(log.lines().rfind(|line| line.contains(text)).map(str::to_owned))
+        })
+        .await
+    }
+
+    /// Waits until new pods that ask for a sidecar get one, or none: the API server learns in its own time of what was changed,
+    /// and dry runs tell when it has.
+    ///
+    /// # Errors
+    /// What was waited for in vain.
+    pub async fn until_injected(&self, expected: bool) -> anyhow::Result<()> {
+        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "dry-run"});
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "dry-run", "labels": {"app": "dry-run"}, "annotations": annotations},
+            "spec": {"containers": [sample::container("app", &[])]},
+        }))?;
+        let dry = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let what = if expected {
+            "pods with sidecars"
+        } else {
+            "pods without sidecars"
+        };
+        within(what, async || match self.pods().create(&dry, &pod).await {
+            Ok(pod) => Ok((pod.labels().contains_key(LABEL_INJECTED) == expected).then_some(())),
+            // As long as the namespace has no service account.
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(None),
+            Err(error) => Err(error.into()),
         })
         .await
     }

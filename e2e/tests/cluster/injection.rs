@@ -1,8 +1,12 @@
 //! Pods that get their sidecar in other ways, or in places with rules of their own.
 
 use anyhow::{Context, ensure};
-use kube::{ResourceExt, api::ListParams};
-use outrigger_e2e::sample::container;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    ResourceExt,
+    api::{ListParams, PostParams},
+};
+use outrigger_e2e::{observe::within, sample::container};
 use serde_json::{Value, json};
 
 use crate::frame::{World, component, tests};
@@ -17,6 +21,7 @@ tests![
 const ASSIGNED: i64 = 1_000_650_000;
 
 async fn a_native_sidecar_serves_init_containers_and_ends_after_the_app(world: World) -> anyhow::Result<()> {
+    world.seen.until_injected(true).await?;
     world.apply(&component("store", "state.in-memory", "")).await?;
     let once = ["--first", "state/store/first", "--once"];
     let mut pod = pod("report", "native", json!([container("app", &once)]));
@@ -26,7 +31,7 @@ async fn a_native_sidecar_serves_init_containers_and_ends_after_the_app(world: W
     pod["spec"]["initContainers"] = json!([container("early", &once)]);
     let job = json!({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "report"},
-        "spec": {"backoffLimit": 0, "template": pod},
+        "spec": {"backoffLimit": 0, "template": {"metadata": pod["metadata"], "spec": pod["spec"]}},
     });
     world.apply(&job.to_string()).await?;
     world
@@ -117,10 +122,19 @@ async fn a_platform_that_assigns_user_ids_assigns_the_sidecars(world: World) -> 
         },
     ]});
     world.apply(&policies.to_string()).await?;
+    let trial: Pod = serde_json::from_value(pod("trial", "ordinary", json!([restricted(container("app", &[]))])))?;
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    within("the platform to assign users", async || {
+        let pod = world.seen.pods().create(&dry, &trial).await?;
+        let user = pod.spec.and_then(|spec| spec.security_context?.run_as_user);
+        Ok((user == Some(ASSIGNED)).then_some(()))
+    })
+    .await?;
     for kind in ["ordinary", "native"] {
-        let mut app = restricted(container("app", &[]));
-        app["securityContext"]["runAsNonRoot"] = Value::Null;
-        let manifest = pod(kind, kind, json!([app]));
+        let manifest = pod(kind, kind, json!([restricted(container("app", &[]))]));
         world.apply(&manifest.to_string()).await?;
         world.seen.pod_with_sidecar(kind).await?;
     }
@@ -139,6 +153,7 @@ async fn a_platform_that_assigns_user_ids_assigns_the_sidecars(world: World) -> 
 }
 
 async fn enforce_restricted(world: &World) -> anyhow::Result<()> {
+    world.seen.until_injected(true).await?;
     let label = "pod-security.kubernetes.io/enforce=restricted";
     world
         .access

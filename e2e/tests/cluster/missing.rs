@@ -58,11 +58,6 @@ async fn mistakes_of_pods(stage: &Stage) -> anyhow::Result<Vec<Told>> {
         let change = |pod: &mut Value| pod["spec"][list] = json!([container("daprd", &[])]);
         seeded.push((stage.pod(change).await?, "ContainerNamedDaprd", "named daprd"));
     }
-    let mirror = |pod: &mut Value| {
-        pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "seeded".into();
-        pod["spec"] = json!({"nodeName": "nowhere", "containers": [container("app", &[])]});
-    };
-    seeded.push((stage.pod(mirror).await?, "StaticPod", "static pod"));
     for namespace in ["kube-system", SYSTEM] {
         seeded.push((
             stage.pod_in(namespace, |_| {}).await?,
@@ -70,8 +65,15 @@ async fn mistakes_of_pods(stage: &Stage) -> anyhow::Result<Vec<Told>> {
             "leaves out namespace",
         ));
     }
-    let stranger = stage.pod_by_a_stranger().await?;
-    seeded.push((stranger, "CreatorNotAllowed", "allowedServiceAccounts"));
+    stage.let_stranger_create_pods().await?;
+    let pod = stage.pod_by_stranger(|_| {}).await?;
+    seeded.push((pod, "CreatorNotAllowed", "allowedServiceAccounts"));
+    // A node, which makes these, is no creator of pods with sidecars either.
+    let mirror = |pod: &mut Value| {
+        pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "seeded".into();
+        pod["spec"] = json!({"nodeName": "nowhere", "containers": [container("app", &[])]});
+    };
+    seeded.push((stage.pod_by_stranger(mirror).await?, "StaticPod", "static pod"));
     let told = seeded
         .into_iter()
         .map(|(pod, reason, sentence)| stage.told(pod, reason, sentence));
@@ -101,9 +103,9 @@ async fn changes_of_the_webhook(stage: &Stage) -> anyhow::Result<Vec<Told>> {
         ),
         (
             "/objectSelector",
-            json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["seeded"]}]}),
+            json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["dry-run", "seeded"]}]}),
             "PodNotSelected",
-            "app notin (seeded)",
+            "app notin (",
         ),
         (
             "/matchConditions",

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
     apps::v1::Deployment,
-    core::v1::{Pod, Service, ServiceAccount},
+    core::v1::{Pod, Service},
     events::v1::Event,
     rbac::v1::RoleBinding,
 };
@@ -43,12 +43,7 @@ impl Stage {
         let client = world.seen.client.clone();
         let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
         let installed = serde_json::to_value(webhooks.get(INJECTOR).await?)?;
-        // No pod is admitted before it exists.
-        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &world.seen.namespace);
-        within("the namespace's service account", async || {
-            Ok(accounts.get_opt("default").await?)
-        })
-        .await?;
+        world.seen.until_injected(true).await?;
         Ok(Self {
             services: Api::namespaced(client.clone(), SYSTEM),
             webhook: installed["webhooks"][0].clone(),
@@ -74,25 +69,14 @@ impl Stage {
         Ok(Seeded { pod, at })
     }
 
-    /// A pod that got no sidecar after something was changed, of which the API server learns in its own time: dry runs tell
-    /// when it has.
+    /// A pod that got no sidecar after something was changed.
     pub(super) async fn unseen(&self) -> anyhow::Result<Seeded> {
-        let dry = PostParams {
-            dry_run: true,
-            ..PostParams::default()
-        };
-        let pods = self.world.seen.pods();
-        let trial: Pod = serde_json::from_value(manifest())?;
-        within("pods that get no sidecar", async || {
-            let pod = pods.create(&dry, &trial).await?;
-            Ok((!pod.labels().contains_key("dapr.io/sidecar-injected")).then_some(()))
-        })
-        .await?;
+        self.world.seen.until_injected(false).await?;
         self.pod(|_| {}).await
     }
 
-    /// A pod by a service account that may create pods, and none with a sidecar.
-    pub(super) async fn pod_by_a_stranger(&self) -> anyhow::Result<Seeded> {
+    /// Lets a service account create pods, which may have none with a sidecar.
+    pub(super) async fn let_stranger_create_pods(&self) -> anyhow::Result<()> {
         let namespace = &self.world.seen.namespace;
         let right = json!({
             "metadata": {"name": "stranger"},
@@ -103,12 +87,22 @@ impl Stage {
         bindings
             .create(&PostParams::default(), &serde_json::from_value(right)?)
             .await?;
+        Ok(())
+    }
+
+    /// A pod by that service account, as soon as the API server knows of its right.
+    pub(super) async fn pod_by_stranger(&self, change: impl FnOnce(&mut Value)) -> anyhow::Result<Seeded> {
+        let namespace = &self.world.seen.namespace;
+        let mut manifest = manifest();
+        // What the injector tells of pods without an owner is told by this prefix.
+        manifest["metadata"]["generateName"] = "stranger-".into();
+        change(&mut manifest);
         within("the right to create pods", async || {
             let at = Instant::now();
             let request = http::Request::post(format!("/api/v1/namespaces/{namespace}/pods"))
                 .header("Content-Type", "application/json")
                 .header("Impersonate-User", format!("system:serviceaccount:{namespace}:default"))
-                .body(manifest().to_string().into_bytes())?;
+                .body(manifest.to_string().into_bytes())?;
             match self.client.request::<Pod>(request).await {
                 Ok(pod) => Ok(Some(Seeded { pod, at })),
                 Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(None),
