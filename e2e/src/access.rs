@@ -68,6 +68,12 @@ impl Access {
         command::run(command).await
     }
 
+    /// The same with manifests in YAML or JSON.
+    pub async fn apply_text(&self, namespace: &str, manifests: &str) -> Result<String, command::Error> {
+        let command = self.kubectl_command(["apply", "-n", namespace, "-f", "-"]);
+        command::run_with_input(command, Some(manifests)).await
+    }
+
     /// Runs helm and returns its output.
     pub async fn helm<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<String, command::Error> {
         command::run(self.helm_command(args)).await

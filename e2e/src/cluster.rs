@@ -151,6 +151,14 @@ impl Cluster {
         }
     }
 
+    /// Kills everything of the cluster at once, as when the power fails, and starts it again on what was written.
+    ///
+    /// # Errors
+    /// As for a start; it does not run then.
+    pub async fn restart(self, deadline: Duration) -> Result<Self, Error> {
+        start::restart(&self, deadline).await
+    }
+
     /// Stops the cluster with this name and removes everything of it, besides its logs if asked to keep them.
     pub async fn down(name: &str, keep_logs: bool) -> Result<Stopped, Error> {
         stop::down(&Folder::of(name)?, keep_logs).await

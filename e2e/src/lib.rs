@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod image;
+pub mod injection;
 pub mod install;
 mod node;
 pub mod observe;

@@ -106,7 +106,7 @@ async fn live(layout: &Layout, journal: &mut Journal) -> Result<std::convert::In
         .local_addr()
         .map_err(Error::prepare("read the listening socket"))?
         .port();
-    let pki = pki::write(layout, port)?;
+    let pki = pki::prepare(layout, port)?;
     config::write(layout, snapshotter)?;
     let forwarder = forward::to_api_server(listener).map_err(Error::prepare("listen on the machine's loopback"))?;
     let mut processes = Processes::new(layout);

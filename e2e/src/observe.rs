@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, LogParams},
+    api::{ListParams, LogParams, PostParams},
 };
-use serde_json::Value;
+use outrigger_core::annotations::LABEL_INJECTED;
+use serde_json::{Value, json};
+
+use crate::sample;
 
 /// Everything that is waited for happens within seconds; this is for slow machines.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -47,19 +50,15 @@ impl Observer {
         .await
     }
 
-    /// Restarts of all containers of a pod.
+    /// Restarts of all containers of a pod, native sidecars and other init containers included.
     ///
     /// # Errors
     /// When there is no such pod.
     pub async fn restarts(&self, pod: &str) -> anyhow::Result<i32> {
-        let statuses = self
-            .pods()
-            .get(pod)
-            .await?
-            .status
-            .and_then(|status| status.container_statuses)
-            .unwrap_or_default();
-        Ok(statuses.iter().map(|status| status.restart_count).sum())
+        let status = self.pods().get(pod).await?.status.unwrap_or_default();
+        let statuses = [status.init_container_statuses, status.container_statuses];
+        let all = statuses.iter().flatten().flatten();
+        Ok(all.map(|status| status.restart_count).sum())
     }
 
     /// Names of the components that the sidecar of a pod has loaded, sorted.
@@ -110,6 +109,35 @@ impl Observer {
         .await
     }
 
+    /// Waits until new pods that ask for a sidecar get one, or none: the API server learns in its own time of what was changed,
+    /// and dry runs tell when it has.
+    ///
+    /// # Errors
+    /// What was waited for in vain.
+    pub async fn until_injected(&self, expected: bool) -> anyhow::Result<()> {
+        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "dry-run"});
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "dry-run", "labels": {"app": "dry-run"}, "annotations": annotations},
+            "spec": {"containers": [sample::container("app", &[])]},
+        }))?;
+        let dry = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let what = if expected {
+            "pods with sidecars"
+        } else {
+            "pods without sidecars"
+        };
+        within(what, async || match self.pods().create(&dry, &pod).await {
+            Ok(pod) => Ok((pod.labels().contains_key(LABEL_INJECTED) == expected).then_some(())),
+            // As long as the namespace has no service account.
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(None),
+            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+
     /// GET on a port of a pod, through the API server.
     ///
     /// # Errors
@@ -136,16 +164,19 @@ impl Observer {
     }
 }
 
-fn has_ready_sidecar(pod: &Pod) -> bool {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return false;
-    }
-    let statuses = pod
+/// Whether a pod serves, with a sidecar, native or not.
+pub(crate) fn has_ready_sidecar(pod: &Pod) -> bool {
+    let Some(status) = pod
         .status
         .as_ref()
-        .and_then(|status| status.container_statuses.as_deref())
-        .unwrap_or_default();
-    statuses.iter().any(|status| status.name == "daprd") && statuses.iter().all(|status| status.ready)
+        .filter(|_| pod.metadata.deletion_timestamp.is_none())
+    else {
+        return false;
+    };
+    let containers = status.container_statuses.iter().flatten();
+    let native = status.init_container_statuses.iter().flatten();
+    let daprd = |status: &ContainerStatus| status.name == "daprd" && status.ready;
+    containers.clone().all(|status| status.ready) && containers.chain(native).any(daprd)
 }
 
 /// Tries again until there is an answer.

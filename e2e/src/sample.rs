@@ -1,6 +1,19 @@
 //! The sample app as people deploy it.
 
+use serde_json::{Value, json};
+
 use crate::release;
+
+/// Its image.
+pub fn image() -> String {
+    format!("{}/sample-app:{}", release::REGISTRY, release::TAG)
+}
+
+/// A container that runs it with these arguments.
+pub fn container(name: &str, args: &[&str]) -> Value {
+    let args: Vec<_> = std::iter::once("/sample-app").chain(args.iter().copied()).collect();
+    json!({"name": name, "image": image(), "args": args})
+}
 
 /// A Deployment of the sample app under an app id; `annotations` are lines of YAML to add.
 pub fn deployment(app: &str, annotations: &str) -> String {
@@ -25,10 +38,9 @@ spec:
       terminationGracePeriodSeconds: 1
       containers:
         - name: app
-          image: {}/sample-app:{}
+          image: {}
           env: [{{name: APP_ID, value: {app}}}]
 "#,
-        release::REGISTRY,
-        release::TAG
+        image()
     )
 }

@@ -42,6 +42,12 @@ struct Args {
     /// What /hello answers with, which injection sets
     #[arg(long, env = "APP_ID", default_value = "sample-app")]
     name: String,
+    /// What to ask the sidecar for first of all, below /v1.0/: without an answer the application ends with an error
+    #[arg(long, value_name = "PATH")]
+    first: Option<String>,
+    /// End after that, as jobs and init containers do
+    #[arg(long, requires = "first")]
+    once: bool,
 }
 
 #[derive(Clone)]
@@ -66,16 +72,32 @@ async fn main() -> anyhow::Result<()> {
         port,
         sidecar_port,
         name,
+        first,
+        once,
     } = Args::parse();
     let sidecar = format!("http://127.0.0.1:{sidecar_port}/v1.0");
     let client = Client::builder(TokioExecutor::new()).build_http();
+    let app = App { name, sidecar, client };
+    if let Some(path) = first {
+        let status = app
+            .first(&path)
+            .await
+            .map_err(|SidecarError(text)| anyhow::anyhow!(text))?;
+        println!("the sidecar answered {status}");
+    }
+    if once {
+        return Ok(());
+    }
     // As the first process of a container it gets no signal that it did not ask for.
     let mut end = signal(SignalKind::terminate()).context("ask for the signal to end")?;
     let listener = TcpListener::bind(("0.0.0.0", port))
         .await
         .with_context(|| format!("listen on port {port}"))?;
-    println!("{name} listens on port {port}, its sidecar on port {sidecar_port}");
-    axum::serve(listener, routes(App { name, sidecar, client }))
+    println!(
+        "{} listens on port {port}, its sidecar on port {sidecar_port}",
+        app.name
+    );
+    axum::serve(listener, routes(app))
         .with_graceful_shutdown(async move {
             end.recv().await;
         })
@@ -139,6 +161,12 @@ async fn call(State(app): State<App>, Path((other, method)): Path<(String, Strin
 }
 
 impl App {
+    /// The first call, which is not tried again.
+    async fn first(&self, path: &str) -> Result<StatusCode, SidecarError> {
+        let request = Request::get(format!("{}/{path}", self.sidecar));
+        Ok(self.ask(request, Bytes::new()).await?.0)
+    }
+
     /// Asks the sidecar; any answer but success is an error with its text.
     async fn ask(
         &self,
@@ -246,6 +274,14 @@ mod tests {
             ask(port, Request::get("/call/other/a/b"), "").await,
             (200, "other.a/b".into())
         );
+    }
+
+    #[tokio::test]
+    async fn the_first_call_is_made_once() {
+        let working = app(serve(sidecar()).await);
+        let status = working.first("state/store/none").await.ok();
+        assert_eq!(status, Some(StatusCode::NO_CONTENT));
+        assert!(working.first("state/broken/a").await.is_err());
     }
 
     #[tokio::test]

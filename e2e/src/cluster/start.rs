@@ -88,6 +88,34 @@ async fn start(
             return Err(error);
         }
     };
+    // What an earlier node left, which may have been killed.
+    stop::remove(&folder).await?;
+    folder.create()?;
+    launch(options, folder, toolchain, lock, listener, say).await
+}
+
+/// Ends the node and starts it on what it wrote: to Kubernetes, a machine that lost its power.
+pub(super) async fn restart(cluster: &Cluster, deadline: Duration) -> Result<Cluster, Error> {
+    let options = Options {
+        name: cluster.folder.name().to_owned(),
+        port: Some(cluster.port),
+        audit: false,
+        deadline,
+    };
+    let (folder, toolchain) = (cluster.folder.clone(), cluster.toolchain.clone());
+    let lock = stop::switch_off(&folder).await?;
+    let listener = listen(options.port)?;
+    launch(&options, folder, toolchain, lock, listener, &mut |_| {}).await
+}
+
+async fn launch(
+    options: &Options,
+    folder: Folder,
+    toolchain: Toolchain,
+    lock: Lock,
+    listener: TcpListener,
+    say: &mut (dyn FnMut(&Event) + Send),
+) -> Result<Cluster, Error> {
     let port = listener
         .local_addr()
         .map_err(|source| Error::Port {
@@ -95,9 +123,6 @@ async fn start(
             source,
         })?
         .port();
-    // What an earlier node left, which may have been killed.
-    stop::remove(&folder).await?;
-    folder.create()?;
     let mut process = spawn(options, &folder, &toolchain, listener, &lock)?;
     let pid = process.id();
     folder.write_record(&Record { pid, port })?;

@@ -90,8 +90,27 @@ pub(super) async fn kill(folder: &Folder, pid: u32) -> Result<(), Error> {
     Ok(())
 }
 
+/// Ends the node, and leaves what it wrote besides its journal.
+pub(super) async fn switch_off(folder: &Folder) -> Result<Lock, Error> {
+    require_root()?;
+    let lock = match folder.try_lock()? {
+        Ok(lock) => lock,
+        Err(busy) => end(folder, &busy).await?,
+    };
+    remove_groups(folder).await?;
+    match fs::remove_file(folder.journal()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("remove the journal")(error)),
+        _ => Ok(lock),
+    }
+}
+
 /// Removes files and control groups; says whether there were files.
 pub(super) async fn remove(folder: &Folder) -> Result<bool, Error> {
+    remove_groups(folder).await?;
+    Ok(folder.remove()?)
+}
+
+async fn remove_groups(folder: &Folder) -> Result<(), Error> {
     let deadline = Instant::now() + DEADLINE;
     // The kernel counts a process in its group for moments after it ended.
     while let Err(error) = cgroup::remove(folder.name()) {
@@ -100,7 +119,7 @@ pub(super) async fn remove(folder: &Folder) -> Result<bool, Error> {
         }
         tokio::time::sleep(POLL).await;
     }
-    Ok(folder.remove()?)
+    Ok(())
 }
 
 /// Takes the logs out of the folder, to a place beside it.

@@ -1,4 +1,4 @@
-//! The cluster's certificates, keys and kubeconfigs. New for every start.
+//! The cluster's certificates, keys and kubeconfigs. A restart finds those of the first start.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,8 +18,18 @@ pub(super) struct Pki {
     pub(super) inside: PathBuf,
 }
 
-/// `port` is the API server's on the machine's loopback.
-pub(super) fn write(layout: &Layout, port: u16) -> Result<Pki, Error> {
+/// Writes them, unless they are there. `port` is the API server's on the machine's loopback.
+pub(super) fn prepare(layout: &Layout, port: u16) -> Result<Pki, Error> {
+    // What is written last.
+    if !layout.folder.kubeconfig().exists() {
+        write(layout, port)?;
+    }
+    Ok(Pki {
+        inside: layout.folder.pki("admin.kubeconfig"),
+    })
+}
+
+fn write(layout: &Layout, port: u16) -> Result<(), Error> {
     let folder = layout.folder.pki("");
     let failed = || Error::prepare(format!("write to {}", folder.display()));
     let name = layout.folder.name();
@@ -72,8 +82,5 @@ pub(super) fn write(layout: &Layout, port: u16) -> Result<Pki, Error> {
         certs::write_private(&layout.folder.pki(&format!("{file}.kubeconfig")), &text).map_err(failed())?;
     }
     let outside = kubeconfig::render(name, &format!("https://127.0.0.1:{port}"), &authority.pem(), &admin);
-    certs::write_private(&layout.folder.kubeconfig(), &outside).map_err(failed())?;
-    Ok(Pki {
-        inside: layout.folder.pki("admin.kubeconfig"),
-    })
+    certs::write_private(&layout.folder.kubeconfig(), &outside).map_err(failed())
 }

@@ -27,7 +27,7 @@ pub(super) fn etcd() -> Program {
         "etcd",
         vec![
             "--data-dir=/var/lib/etcd".into(),
-            // The data lives as long as the node.
+            // The data lives as long as the machine: a node that is killed loses nothing.
             "--unsafe-no-fsync".into(),
             format!("--listen-client-urls={ETCD}"),
             format!("--advertise-client-urls={ETCD}"),

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{MARGIN, PACE, ROTATIONS, Tally, probe};
 use crate::{
-    Access, Cluster, command, install,
+    Access, Cluster, install,
     observe::{Observer, within},
     sample,
 };
@@ -289,8 +289,9 @@ impl Load {
 }
 
 async fn deploy(access: &Access, app: &str, annotation: &str) -> anyhow::Result<()> {
-    let command = access.kubectl_command(["-n", NAMESPACE, "apply", "-f", "-"]);
-    command::run_with_input(command, Some(&sample::deployment(app, annotation))).await?;
+    access
+        .apply_text(NAMESPACE, &sample::deployment(app, annotation))
+        .await?;
     Ok(())
 }
 

@@ -101,10 +101,7 @@ impl World {
 
     /// Applies manifests to the test's namespace.
     pub(crate) async fn apply(&self, manifests: &str) -> anyhow::Result<String> {
-        let command = self
-            .access
-            .kubectl_command(["-n", &self.seen.namespace, "apply", "-f", "-"]);
-        Ok(command::run_with_input(command, Some(manifests)).await?)
+        Ok(self.access.apply_text(&self.seen.namespace, manifests).await?)
     }
 
     /// Deploys the sample app under an app id, and names its pod once the sidecar is ready.

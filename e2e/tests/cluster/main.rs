@@ -4,6 +4,8 @@
 mod apps;
 mod control_plane;
 mod frame;
+mod injection;
+mod missing;
 mod resources;
 
 use std::process::ExitCode;
@@ -16,7 +18,14 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // The tests share one install, and some of them stop parts of it.
     arguments.test_threads = Some(1);
-    let tests: Vec<Test> = [resources::tests(), apps::tests(), control_plane::tests()].concat();
+    let tests: Vec<Test> = [
+        resources::tests(),
+        apps::tests(),
+        injection::tests(),
+        control_plane::tests(),
+        missing::tests(),
+    ]
+    .concat();
     if arguments.list {
         return libtest_mimic::run(
             &arguments,

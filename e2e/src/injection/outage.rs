@@ -1,0 +1,139 @@
+//! Pods that are created while no injector runs: each gets its sidecar once one does, budgets hold, and none is lost.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
+use kube::{Api, ResourceExt, api::ListParams};
+use outrigger_core::annotations::LABEL_INJECTED;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{PACE, World, deployment, sidecar};
+use crate::{
+    observe::{has_ready_sidecar, within},
+    sample::container,
+};
+
+const DEPLOYMENTS: usize = 5;
+const REPLICAS: usize = 10;
+/// Pods of a Deployment of which one may be away.
+const BUDGETED: usize = 6;
+
+pub(super) async fn prove(world: &World) -> anyhow::Result<()> {
+    world.scale_injector(0).await?;
+    for number in 0..DEPLOYMENTS {
+        world
+            .apply(&deployment(&format!("free-{number}"), REPLICAS, &json!({}), &[]))
+            .await?;
+    }
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "budgeted"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "budgeted"}}},
+    });
+    world.apply(&budget).await?;
+    world.apply(&deployment("budgeted", BUDGETED, &json!({}), &[])).await?;
+    let bare = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "bare", "labels": {"app": "bare"}, "annotations": sidecar("bare", &json!({}))},
+        "spec": {"containers": [container("app", &[])]},
+    });
+    world.apply(&bare).await?;
+    let pods = within("pods without sidecars", async || {
+        sleep(PACE).await;
+        let pods = all(world).await?;
+        let ready = pods.iter().all(|pod| is_ready(pod) && !is_injected(pod));
+        Ok((ready && pods.len() == DEPLOYMENTS * REPLICAS + BUDGETED + 1).then_some(pods))
+    })
+    .await?;
+    let missed: BTreeSet<_> = pods
+        .iter()
+        .filter(|pod| is_free(pod))
+        .filter_map(ResourceExt::uid)
+        .collect();
+    let bare = pods
+        .iter()
+        .find(|pod| pod.name_any() == "bare")
+        .context("the bare pod")?;
+
+    world.scale_injector(2).await?;
+    let returned = Instant::now();
+    let (mut requested, mut restored, mut fewest) = (None, None, BUDGETED);
+    within("sidecars in all pods that are replaced", async || {
+        sleep(PACE).await;
+        let pods = all(world).await?;
+        let of_budget = || pods.iter().filter(|pod| app(pod) == "budgeted");
+        fewest = fewest.min(of_budget().filter(|pod| is_ready(pod)).count());
+        let staying = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let left = staying
+            .filter_map(ResourceExt::uid)
+            .filter(|uid| missed.contains(uid))
+            .count();
+        if left == 0 {
+            requested.get_or_insert_with(|| returned.elapsed());
+        }
+        let restored_now =
+            |count, of: &mut dyn Iterator<Item = &Pod>| of.filter(|pod| has_ready_sidecar(pod)).count() == count;
+        if restored_now(missed.len(), &mut pods.iter().filter(|pod| is_free(pod))) {
+            restored.get_or_insert_with(|| returned.elapsed());
+        }
+        let done = restored.is_some() && restored_now(BUDGETED, &mut of_budget());
+        Ok(done.then_some(()))
+    })
+    .await?;
+    let seconds = |at: Option<std::time::Duration>| at.unwrap_or_default().as_secs_f64();
+    println!(
+        "  {} pods: the last eviction was requested {:.1} s after the injector's return, all had sidecars after {:.1} s",
+        missed.len(),
+        seconds(requested),
+        seconds(restored)
+    );
+    println!(
+        "  {BUDGETED} pods with a budget: {fewest} were ready at the least, all had sidecars after {:.1} s",
+        returned.elapsed().as_secs_f64()
+    );
+    ensure!(fewest >= BUDGETED - 1, "the budget was violated");
+    stays(world, bare).await
+}
+
+/// The bare pod is where it was, and its Event says why.
+async fn stays(world: &World, bare: &Pod) -> anyhow::Result<()> {
+    let now = world.seen.pods().get(&bare.name_any()).await?;
+    ensure!(now.uid() == bare.uid() && is_ready(&now) && now.metadata.deletion_timestamp.is_none());
+    let events: Api<Event> = world.api();
+    let about = ListParams::default().fields(&format!("regarding.uid={}", bare.uid().unwrap_or_default()));
+    let told: BTreeSet<_> = events
+        .list(&about)
+        .await?
+        .items
+        .into_iter()
+        .filter_map(|event| event.reason)
+        .collect();
+    ensure!(told.contains("SidecarMissing"), "{told:?}");
+    println!("  the bare pod is still there, with Events {told:?}");
+    Ok(())
+}
+
+async fn all(world: &World) -> anyhow::Result<Vec<Pod>> {
+    Ok(world.seen.pods().list(&ListParams::default()).await?.items)
+}
+
+fn app(pod: &Pod) -> &str {
+    pod.labels().get("app").map_or("", String::as_str)
+}
+
+/// Of a Deployment without a budget.
+fn is_free(pod: &Pod) -> bool {
+    app(pod).starts_with("free-")
+}
+
+fn is_injected(pod: &Pod) -> bool {
+    pod.labels().contains_key(LABEL_INJECTED)
+}
+
+/// As a budget counts.
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut ready = conditions.filter(|condition| condition.type_ == "Ready" && condition.status == "True");
+    pod.metadata.deletion_timestamp.is_none() && ready.next().is_some()
+}
