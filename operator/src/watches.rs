@@ -178,6 +178,9 @@ impl<K: Kind> Feed<K> {
 /// Names of the pods' caches in health reports.
 pub const PODS: [&str; 2] = ["pods with a sidecar", "pods without a sidecar"];
 
+/// Pods of one page of the first list. Most are none of ours, and what a page takes the process does not give back.
+const POD_PAGE: u32 = 100;
+
 /// Feeds the pods of a selection until `stop`.
 pub async fn follow_pods(
     client: kube::Client,
@@ -193,6 +196,7 @@ pub async fn follow_pods(
         Selection::NotInjected => PODS[1],
     };
     let config = watcher::Config::default().labels(&selection.selector());
+    let config = config.page_size(POD_PAGE);
     let changes = changes_where(scope.api::<PodMetadata>(&client), config, asks_for_sidecar);
     let mut changes = std::pin::pin!(changes);
     loop {

@@ -351,3 +351,24 @@ async fn a_waiting_stream_is_woken() {
     fixture.apply("db", "state.a", &[]);
     assert_eq!(next.await.unwrap(), Created);
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_list() {
+    let fixture = Fixture::new();
+    for number in 0..100 {
+        fixture.apply(&format!("component-{number:03}"), &"x".repeat(500), &[]);
+    }
+    let lists = |forget: bool| {
+        let start = std::time::Instant::now();
+        for _ in 0..1000 {
+            if forget {
+                fixture.index.expire(fixture.now);
+            }
+            std::hint::black_box(fixture.index.list("shop", "cart").encoded(Vec::new()));
+        }
+        start.elapsed()
+    };
+    let (kept, anew) = (lists(false), lists(true));
+    println!("a list of 100 components: kept {kept:?} for a thousand, made anew {anew:?}");
+}

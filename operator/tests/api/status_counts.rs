@@ -245,5 +245,22 @@ async fn events_tell_changes_and_not_again_after_a_restart() {
         (operator.notes("db").await.len() == 3).then_some(())
     })
     .await;
+
+    // The same mistake twice, of other Secrets: people read of both.
+    for name in ["lost", "forgotten"] {
+        let properties = json!([{"name": "redisPassword", "secretKeyRef": {"name": name, "key": "password"}}]);
+        let component = json!({"spec": {"type": "state.redis", "version": "v1", "metadata": properties}});
+        operator.apply::<Component>("db", component).await;
+        eventually(name, || async {
+            let notes = operator.notes("db").await;
+            notes.iter().any(|note| note.contains(name)).then_some(())
+        })
+        .await;
+        let component = json!({"spec": {"type": "state.redis", "version": "v1", "metadata": []}});
+        operator.apply::<Component>("db", component).await;
+        operator
+            .condition::<Component>("db", ConditionType::Accepted, "Accepted")
+            .await;
+    }
     operator.stop().await;
 }

@@ -1,34 +1,31 @@
 //! What every replica knows about each object, for whoever writes its status.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Resource, api::ApiResource};
+use kube::api::ApiResource;
 use outrigger_core::backoff::Backoff;
-use outrigger_crds::{
-    Configuration, DaprResource, Guarded, Related, Status, Unresolved, secrets::unresolved, status::Rejection,
-};
+use outrigger_crds::{Configuration, DaprResource, Guarded, Related, Status, status::Rejection};
 use outrigger_process::kubernetes::watch::ObjectKey;
 use outrigger_proto::outrigger::operator::v1::ShareRequest;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    decision::{Finding, Outcome},
+    decision::Outcome,
     facts::{Fact, Facts, Knowledge, Source},
     gathered::{Affected, Audience, Gathered},
-    links::{Links, Surroundings},
+    links::Surroundings,
     reported::{GRACE, JUDGING, Published, Reported, is_recent},
+    view::View,
 };
 use crate::{
     pods::{PodChange, Pods},
     queue::Queue,
-    secrets::{Found, lookup},
 };
 
 /// Least time between two writes of one object's status.
@@ -82,74 +79,12 @@ struct Entry {
     lacking: Option<Instant>,
 }
 
-/// What is known of an object.
-pub(super) struct View {
-    pub(super) resource: Arc<ApiResource>,
-    pub(super) reference: ObjectReference,
-    pub(super) generation: Option<i64>,
-    pub(super) finding: Finding,
-    pub(super) links: Links,
-    pub(super) secrets: Option<Arc<dyn References>>,
-}
-
 /// What there is to say about an object now.
 pub(super) struct Look {
     pub(super) view: Arc<View>,
     pub(super) current: Option<Status>,
     pub(super) surroundings: Surroundings,
     pub(super) reported: Reported,
-}
-
-/// The Secrets that an object refers to.
-pub(super) trait References: Send + Sync {
-    /// Names of the Secrets.
-    fn names(&self) -> BTreeSet<&str>;
-    /// References that lead nowhere.
-    fn unresolved(&self, found: &BTreeMap<String, Found>) -> Vec<Unresolved>;
-}
-
-impl<K: DaprResource> References for K {
-    fn names(&self) -> BTreeSet<&str> {
-        self.checked_refs().iter().map(|secret| secret.name).collect()
-    }
-
-    fn unresolved(&self, found: &BTreeMap<String, Found>) -> Vec<Unresolved> {
-        unresolved(self, &|name, key| lookup(found, name, key))
-    }
-}
-
-impl View {
-    fn of<K: Related>(object: &Guarded<K>, key: &ObjectKey, resource: &Arc<ApiResource>, system: &ObjectKey) -> Self {
-        let view = Self {
-            resource: resource.clone(),
-            reference: object.object_ref(&()),
-            generation: object.meta().generation,
-            finding: Finding::Invalid(String::new()),
-            links: Links::default(),
-            secrets: None,
-        };
-        match &object.0 {
-            Ok(object) => Self {
-                finding: Finding::Valid {
-                    warnings: object.problems().iter().map(ToString::to_string).collect(),
-                },
-                links: Links::of(object, key, system),
-                secrets: (!object.checked_refs().is_empty()).then(|| Arc::new(object.clone()) as Arc<dyn References>),
-                ..view
-            },
-            Err(invalid) => Self {
-                finding: Finding::Invalid(invalid.error.clone()),
-                ..view
-            },
-        }
-    }
-
-    /// What the conditions depend on.
-    fn facts(&self, key: &ObjectKey) -> BTreeSet<Fact> {
-        let secrets = self.secrets.iter().flat_map(|secrets| secrets.names());
-        let secrets = secrets.map(|name| Fact::Secret(ObjectKey::new(&*key.namespace, name)));
-        self.links.facts(key).into_iter().chain(secrets).collect()
-    }
 }
 
 impl Board {
@@ -455,5 +390,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-#[path = "board_tests.rs"]
 mod tests;

@@ -10,9 +10,9 @@ use outrigger_crds::{
 };
 
 use super::{
-    board::References,
     links::{NAMED, Store, Surroundings, some_of},
     reported::{self, Reported},
+    view::References,
 };
 use crate::{events::shortened, secrets::Found};
 

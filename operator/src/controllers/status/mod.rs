@@ -10,6 +10,7 @@ mod gathered;
 mod links;
 mod reported;
 mod topics;
+mod view;
 mod workers;
 mod writer;
 

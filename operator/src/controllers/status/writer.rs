@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    board::{Board, Id, PACE, View},
+    board::{Board, Id, PACE},
     decision::{Outcome, SecretState, Verdict, judge, next_status},
     gate::{Gate, Refusal},
+    view::View,
     workers::one_at_a_time,
 };
 use crate::{
