@@ -4,7 +4,6 @@
 mod programs;
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Child,
     time::Duration,
@@ -30,7 +29,7 @@ use outrigger_core::{
     control_plane::{Service, TRUST_BUNDLE},
 };
 use outrigger_identity::Expect;
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, free_ports};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -319,5 +318,6 @@ fn loopback(port: u16) -> String {
 }
 
 fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    let [port] = free_ports().context("no port is free")?;
+    Ok(port)
 }

@@ -2,8 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
-use kube::{Api, Client, api::PostParams, core::Status};
+use kube::{Api, Client, core::Status};
 use outrigger_core::{SpiffeId, TrustDomain, control_plane::PUBLIC_TRUST_DOMAIN};
 use outrigger_process::{
     health::Health,
@@ -20,7 +19,7 @@ use super::{
     configuration::{self, Configuration},
     expected::{Entitled, PodFacts, entitled},
     pod::Pod,
-    token,
+    review, token,
 };
 
 /// Reviews in flight at once, each over a connection of its own. More would only queue up in the API server.
@@ -151,13 +150,6 @@ impl KubernetesValidator {
 
     /// The user name that the API server vouches for.
     async fn review(&self, token: &str) -> Result<String, Refusal> {
-        let review = TokenReview {
-            spec: TokenReviewSpec {
-                token: Some(token.to_owned()),
-                audiences: Some(self.audiences.clone()),
-            },
-            ..Default::default()
-        };
         let _place = self
             .waiting
             .try_acquire()
@@ -167,13 +159,9 @@ impl KubernetesValidator {
             .acquire()
             .await
             .map_err(|_| Refusal::Unavailable("sentry is stopping".to_owned()))?;
-        let api: Api<TokenReview> = Api::all(self.client.clone());
-        let answer = api.create(&PostParams::default(), &review).await;
-        let status = answer
-            .map_err(|error| transient("token review failed", error))?
-            .status
-            .unwrap_or_default();
-        reviewed_user(status, &self.audiences).map_err(Refusal::Denied)
+        let status = review::ask(&self.client, token, &self.audiences).await;
+        let status = status.map_err(|error| transient("token review failed", error))?;
+        status.user(&self.audiences).map_err(Refusal::Denied)
     }
 
     /// From the watch, or from the API server where the watch does not know the pod yet or knows another of its name.
@@ -217,25 +205,6 @@ impl KubernetesValidator {
     }
 }
 
-fn reviewed_user(status: TokenReviewStatus, audiences: &[String]) -> Result<String, String> {
-    if let Some(error) = status.error.filter(|error| !error.is_empty()) {
-        return Err(format!("invalid token: {error}"));
-    }
-    if status.authenticated != Some(true) {
-        return Err("authentication failed".to_owned());
-    }
-    // API servers that know audiences say which of ours the token has; others say nothing.
-    if let Some(accepted) = status.audiences.filter(|accepted| !accepted.is_empty())
-        && !accepted.iter().any(|audience| audiences.contains(audience))
-    {
-        return Err(format!(
-            "invalid token: its audience is none of {}",
-            audiences.join(", ")
-        ));
-    }
-    Ok(status.user.and_then(|user| user.username).unwrap_or_default())
-}
-
 /// What the API server says about the request is final. Everything else may go better next time: also that sentry itself is not
 /// allowed to ask, since roles are often bound moments after the pod has started.
 fn transient(what: &str, error: kube::Error) -> Refusal {
@@ -258,42 +227,6 @@ mod tests {
     };
 
     use super::*;
-    use k8s_openapi::api::authentication::v1::UserInfo;
-
-    fn status(authenticated: bool, audiences: Option<&[&str]>, error: &str) -> TokenReviewStatus {
-        TokenReviewStatus {
-            authenticated: Some(authenticated),
-            audiences: audiences.map(|all| all.iter().map(ToString::to_string).collect()),
-            error: Some(error.to_owned()),
-            user: Some(UserInfo {
-                username: Some("system:serviceaccount:shop:default".into()),
-                ..Default::default()
-            }),
-        }
-    }
-
-    #[test]
-    fn a_review_has_to_be_positive_and_for_us() {
-        let ours = ["dapr.io/sentry".to_owned()];
-        assert!(reviewed_user(status(true, Some(&["dapr.io/sentry"]), ""), &ours).is_ok());
-        assert!(
-            reviewed_user(status(true, None, ""), &ours).is_ok(),
-            "old API servers name no audiences"
-        );
-        assert!(
-            reviewed_user(status(true, Some(&["other"]), ""), &ours)
-                .unwrap_err()
-                .contains("audience")
-        );
-        assert_eq!(
-            reviewed_user(status(false, None, ""), &ours).unwrap_err(),
-            "authentication failed"
-        );
-        assert_eq!(
-            reviewed_user(status(false, None, "expired"), &ours).unwrap_err(),
-            "invalid token: expired"
-        );
-    }
 
     #[test]
     fn only_what_the_api_server_says_about_the_request_is_final() {

@@ -7,6 +7,7 @@ mod insecure;
 mod jwks;
 mod kubernetes;
 mod pod;
+mod review;
 mod token;
 
 use std::sync::Arc;

@@ -194,7 +194,8 @@ impl Sentry {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "never: {what}");
+        let waited = tokio::time::timeout(DEADLINE, wait).await;
+        assert!(waited.is_ok(), "never: {what}; the log says {}", self.log());
     }
 
     /// Status line and body of a health endpoint; `None` while nobody listens.
@@ -224,8 +225,9 @@ impl Sentry {
         let waited = tokio::time::timeout(DEADLINE, wait).await;
         assert!(
             waited.is_ok(),
-            "{path} never said {text:?}; last: {:?}",
-            self.health(path).await
+            "{path} never said {text:?}; last: {:?}; the log says {}",
+            self.health(path).await,
+            self.log()
         );
     }
 

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::process::{Sentry, fails, folder_with};
 
 #[tokio::test]
@@ -117,6 +119,45 @@ async fn a_signal_ends_it_with_0() {
     sentry.until_ready().await;
     sentry.terminate();
     assert_eq!(sentry.ended().await.code(), Some(0));
+}
+
+/// Speaks HTTP/2 as far as that it is connected, and then no more.
+async fn client_that_stays(sentry: &Sentry) -> impl Sized + use<> {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut client = sentry.connect().await;
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    client.write_all(&SETTINGS).await.unwrap();
+    let mut frame = [0; 9];
+    client.read_exact(&mut frame).await.unwrap();
+    assert_eq!(frame[3], SETTINGS[3]);
+    client
+}
+
+#[tokio::test]
+async fn clients_that_stay_hold_up_the_end_for_moments_and_a_second_signal_not_at_all() {
+    let mut sentry = Sentry::start(&[]);
+    sentry.until_ready().await;
+    let _client = client_that_stays(&sentry).await;
+    sentry.terminate();
+    assert_eq!(sentry.ended().await.code(), Some(0));
+    assert!(
+        sentry.output().contains("tasks still running after the drain deadline"),
+        "{}",
+        sentry.output()
+    );
+
+    let mut sentry = Sentry::start(&[]);
+    sentry.until_ready().await;
+    let _client = client_that_stays(&sentry).await;
+    sentry.terminate();
+    sentry.until_logged("Received signal; beginning shutdown").await;
+    sentry.terminate();
+    assert_eq!(sentry.ended().await.code(), Some(1));
+    assert!(
+        sentry.output().contains("Received signal during shutdown"),
+        "{}",
+        sentry.output()
+    );
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 use outrigger_identity::pem;
 use outrigger_proto::sentry::SignCertificateRequest;
-use outrigger_testkit::Anyone;
 use time::{Duration, OffsetDateTime};
 use tonic::Code;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -253,22 +252,7 @@ async fn denied_identities_get_no_certificate() {
 async fn the_serving_certificate_is_ed25519() {
     let sentry = Sentry::start(&[]);
     sentry.until_ready().await;
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(std::sync::Arc::new(Anyone))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = tokio::net::TcpStream::connect(("127.0.0.1", sentry.port()))
-        .await
-        .unwrap();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    let stream = connector
-        .connect("any.example".try_into().unwrap(), stream)
-        .await
-        .unwrap();
+    let stream = sentry.connect().await;
     let (_, session) = stream.get_ref();
     assert_eq!(session.alpn_protocol(), Some(b"h2".as_slice()));
     let (_, leaf) = X509Certificate::from_der(&session.peer_certificates().unwrap()[0]).unwrap();

@@ -12,10 +12,15 @@ use std::{
 use outrigger_core::{TrustDomain, control_plane::Service};
 use outrigger_identity::{Anchors, Expect, anonymous_channel};
 use outrigger_proto::sentry::{SignCertificateRequest, SignCertificateResponse, ca_client::CaClient};
-use outrigger_testkit::free_ports;
+use outrigger_testkit::{Anyone, free_ports};
 use parking_lot::Mutex;
+use rustls::{ClientConfig, crypto::aws_lc_rs::default_provider};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::Status;
 
 use crate::pki;
@@ -114,8 +119,18 @@ impl Sentry {
         }
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    /// A connection of somebody who trusts every server.
+    pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect("any.example".try_into().unwrap(), tcp).await.unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
@@ -238,7 +253,7 @@ pub(crate) async fn get(port: u16, path: &str) -> Option<String> {
 
 /// Sends these bytes and reads until the server closes.
 pub(crate) async fn ask(port: u16, request: &str) -> Option<String> {
-    let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     connection.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.ok()?;
