@@ -1,6 +1,9 @@
 //! What pods without a sidecar are seeded with, and what is put right afterwards.
 
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::{
@@ -30,6 +33,8 @@ pub(super) struct Stage {
     services: Api<Service>,
     /// As the chart installed it.
     webhook: Value,
+    /// Pods so far.
+    seeded: AtomicUsize,
 }
 
 /// A pod that was just created.
@@ -47,6 +52,7 @@ impl Stage {
         Ok(Self {
             services: Api::namespaced(client.clone(), SYSTEM),
             webhook: installed["webhooks"][0].clone(),
+            seeded: AtomicUsize::new(0),
             world,
             client,
             webhooks,
@@ -58,8 +64,24 @@ impl Stage {
         self.pod_in(&self.world.seen.namespace, change).await
     }
 
+    fn manifest(&self) -> Value {
+        // Names of their own: of pods that share a prefix and have no owner nobody can tell which one was refused.
+        let number = self.seeded.fetch_add(1, Ordering::Relaxed);
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": format!("seeded-{number}"), "labels": {"app": "seeded"},
+                "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": "seeded"},
+            },
+            "spec": {
+                "schedulingGates": [{"name": "example.com/seeded"}],
+                "containers": [container("app", &[])],
+            },
+        })
+    }
+
     pub(super) async fn pod_in(&self, namespace: &str, change: impl FnOnce(&mut Value)) -> anyhow::Result<Seeded> {
-        let mut manifest = manifest();
+        let mut manifest = self.manifest();
         change(&mut manifest);
         let at = Instant::now();
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
@@ -93,9 +115,7 @@ impl Stage {
     /// A pod by that service account, as soon as the API server knows of its right.
     pub(super) async fn pod_by_stranger(&self, change: impl FnOnce(&mut Value)) -> anyhow::Result<Seeded> {
         let namespace = &self.world.seen.namespace;
-        let mut manifest = manifest();
-        // What the injector tells of pods without an owner is told by this prefix.
-        manifest["metadata"]["generateName"] = "stranger-".into();
+        let mut manifest = self.manifest();
         change(&mut manifest);
         within("the right to create pods", async || {
             let at = Instant::now();
@@ -247,18 +267,4 @@ impl Stage {
 
 fn is_absent(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.is_not_found())
-}
-
-fn manifest() -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "generateName": "seeded-", "labels": {"app": "seeded"},
-            "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": "seeded"},
-        },
-        "spec": {
-            "schedulingGates": [{"name": "example.com/seeded"}],
-            "containers": [container("app", &[])],
-        },
-    })
 }
