@@ -255,6 +255,14 @@ async fn what_the_api_server_cannot_answer_now_is_unavailable() {
         let refusal = cluster.sign("cart", "shop", &claims("cart-1")).await.unwrap_err();
         assert_eq!(refusal.code(), Code::Unavailable, "{code} {refusal}");
     }
+    // What cannot be decoded holds the token as well.
+    let odd = json!({"spec": {"token": claims("cart-1")}, "status": "odd"});
+    cluster.api.answer_reviews_with(Some((201, odd)));
+    let refusal = cluster.sign("cart", "shop", &claims("cart-1")).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Unavailable, "{refusal}");
+    cluster.sentry.until_logged("odd").await;
+    let logged = cluster.sentry.output();
+    assert!(!logged.contains("kubernetes.io"), "{logged}");
     for (answer, text) in [
         ((422, failure(422)), "token review failed: not now"),
         ((201, json!({"status": {"error": "expired"}})), "invalid token: expired"),
@@ -278,7 +286,7 @@ async fn what_the_api_server_cannot_answer_now_is_unavailable() {
             .sentry
             .metric("dapr_sentry_sign_duration_seconds_count{reason=\"unavailable\",validator=\"kubernetes\"}")
             .await,
-        Some(5.0)
+        Some(6.0)
     );
 }
 
