@@ -94,7 +94,11 @@ impl Registration {
             tokio::select! {
                 Some(change) = changes.next() => match change {
                     Change::Apply(object) => seen = Seen::Object(Box::new(object)),
-                    Change::Delete(_) => seen = Seen::Missing,
+                    Change::Delete(_) => {
+                        seen = Seen::Missing;
+                        // The next one is another object, which nobody has written against us.
+                        pace = Pace::default();
+                    }
                     Change::Synced if matches!(seen, Seen::NotYet) => seen = Seen::Missing,
                     Change::Synced | Change::Absent => {}
                     Change::Forbidden => return,

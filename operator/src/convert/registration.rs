@@ -118,7 +118,11 @@ impl Registration {
             tokio::select! {
                 Some(change) = changes.next() => match change {
                     Change::Apply(definition) => seen = Seen::Definition(Box::new(definition)),
-                    Change::Delete(_) | Change::Absent => seen = Seen::Missing,
+                    Change::Delete(_) | Change::Absent => {
+                        seen = Seen::Missing;
+                        // The next one is another object, which nobody has written against us.
+                        pace = Pace::default();
+                    }
                     Change::Synced if !matches!(seen, Seen::Definition(_)) => seen = Seen::Missing,
                     Change::Synced => {}
                     Change::Forbidden => match self.look().await {

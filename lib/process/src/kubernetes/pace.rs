@@ -7,6 +7,9 @@ use tokio::time::Instant;
 /// After this long without a write the next one is not held back.
 const QUIET: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(30);
+/// Writes in a row that are prompt: changes by people, however often they try, are put right within a second.
+const PROMPT: u32 = 8;
+const SHORTEST: Duration = Duration::from_millis(500);
 
 /// Spreads writes: somebody who keeps writing another bundle (a replica that has not seen new trust anchors yet) must not
 /// make us write as fast as we can.
@@ -36,7 +39,11 @@ impl Pace {
     pub fn wrote(&mut self, now: Instant) {
         let quiet = now > self.next + QUIET;
         self.writes = if quiet { 1 } else { self.writes + 1 };
-        self.next = now + backoff(self.writes);
+        self.next = now
+            + match self.writes.checked_sub(PROMPT) {
+                None | Some(0) => SHORTEST,
+                Some(more) => backoff(more),
+            };
     }
 }
 
@@ -54,14 +61,16 @@ mod tests {
         let mut pace = Pace::default();
         let mut pauses = Vec::new();
         let mut now = pace.next;
-        for _ in 0..7 {
+        for _ in 0..PROMPT + 7 {
             pace.wrote(now);
-            pauses.push((pace.next - now).as_secs());
+            pauses.push(pace.next - now);
             now = pace.next;
         }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        let (prompt, slower) = pauses.split_at(PROMPT as usize);
+        assert!(prompt.iter().all(|pause| *pause == SHORTEST));
+        assert_eq!(slower, [1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs));
         now = pace.next + QUIET + Duration::from_secs(1);
         pace.wrote(now);
-        assert_eq!(pace.next - now, Duration::from_secs(1));
+        assert_eq!(pace.next - now, SHORTEST);
     }
 }
