@@ -52,10 +52,7 @@ impl Cluster {
             note.starts_with("no Dapr sidecar: ") && note.contains(sentence),
             "{note}"
         );
-        let counted = self
-            .operator
-            .metric("dapr_operator_missing_sidecars_total", &[("reason", reason)]);
-        assert_eq!(counted, 1.0, "{reason}");
+        counted(&self.operator, reason).await;
     }
 }
 
@@ -69,6 +66,15 @@ async fn event(operator: &Operator, pod: &Pod) -> (String, String) {
     assert_eq!((regarding.kind.as_deref(), regarding.uid), (Some("Pod"), pod.uid()));
     assert_eq!(event.type_.as_deref(), Some("Warning"));
     (event.reason.unwrap(), event.note.unwrap())
+}
+
+/// Waits until a pod was counted, which may be after its Event can be seen.
+async fn counted(operator: &Operator, reason: &str) {
+    let count = || operator.metric("dapr_operator_missing_sidecars_total", &[("reason", reason)]);
+    eventually(&format!("one pod with {reason}"), || async {
+        (count() == 1.0).then_some(())
+    })
+    .await;
 }
 
 /// With an owner of this name, which nobody looks after.
@@ -298,11 +304,9 @@ async fn what_an_injector_tells_any_replica_counts_whoever_leads() {
     let only = ["no Dapr sidecar: mallory may not"];
     assert_eq!(leader.notes("cart-1").await, only);
     assert_eq!(leader.notes("cart").await, only);
-    let counted = |operator: &Operator, reason: &str| {
-        operator.metric("dapr_operator_missing_sidecars_total", &[("reason", reason)])
-    };
-    assert_eq!(counted(&other, "CreatorNotAllowed"), 1.0);
-    assert_eq!(counted(&leader, "InjectorRefuses"), 0.0);
+    counted(&other, "CreatorNotAllowed").await;
+    let refuses = [("reason", "InjectorRefuses")];
+    assert_eq!(leader.metric("dapr_operator_missing_sidecars_total", &refuses), 0.0);
     injector.unregister().await;
     other.stop().await;
     leader.stop().await;

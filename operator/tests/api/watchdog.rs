@@ -203,7 +203,7 @@ async fn once_the_first_replacement_has_its_sidecar_all_other_pods_go() {
     shop.until_gone(1, &names).await;
     shop.create("cart-new", |_| {}).await;
     shop.until_gone(PODS, &names).await;
-    assert_eq!(shop.count("evicted", "no_sidecar"), 50.0);
+    shop.until_counted("evicted", "no_sidecar", 50.0).await;
     let questions = shop
         .injector
         .asked
