@@ -15,6 +15,7 @@ pub mod install;
 mod node;
 pub mod observe;
 mod packages;
+mod ports;
 pub mod release;
 pub mod rotations;
 pub mod sample;

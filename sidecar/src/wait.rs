@@ -35,7 +35,7 @@ async fn until_ready(url: &str) -> String {
                 return format!("the sidecar is ready: {url}");
             }
             Ok(Ok(response)) => last = response.status().to_string(),
-            Ok(Err(error)) => last = crate::text::chain(&error),
+            Ok(Err(error)) => last = outrigger_core::text::chain(&error),
             Err(_) => {}
         }
         sleep(PAUSE).await;

@@ -5,7 +5,7 @@ use std::{fmt, fs, net::Ipv4Addr, ops::Sub, time::Duration};
 use anyhow::{Context, bail};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command},
     time::{Instant, sleep},
 };
@@ -48,12 +48,6 @@ impl Process {
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("stop a process")
     }
-}
-
-/// A port that was free a moment ago.
-pub(super) async fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    Ok(listener.local_addr()?.port())
 }
 
 /// The answer to a GET on this machine, with its head.

@@ -29,12 +29,12 @@ use outrigger_core::{
     control_plane::{Service, TRUST_BUNDLE},
 };
 use outrigger_identity::Expect;
-use outrigger_testkit::{ApiServer, free_ports};
+use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{eventually, probe::Target};
-use crate::release;
+use crate::{ports::free_port, release};
 
 /// Seconds that an authority lives, and that a new root is announced.
 pub(super) const TTL: u64 = 60;
@@ -315,9 +315,4 @@ async fn copy(maps: &Api<ConfigMap>, name: &str, folder: &Path) -> anyhow::Resul
 
 fn loopback(port: u16) -> String {
     format!("127.0.0.1:{port}")
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    let [port] = free_ports().context("no port is free")?;
-    Ok(port)
 }

@@ -36,7 +36,7 @@ enum Failure {
     Address(#[source] http::Error),
     #[error("the webhook's caBundle cannot be read")]
     Bundle,
-    #[error("{}", chain(.0))]
+    #[error("{}", outrigger_core::text::chain(.0))]
     Client(Box<kube::Error>),
     #[error("no answer within {} s", .0.as_secs())]
     Late(Duration),
@@ -180,20 +180,6 @@ fn judge(text: &str) -> Verdict {
             response.status.message
         )),
     }
-}
-
-/// An error with its causes, which tell of connections and certificates.
-fn chain(error: &kube::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -114,6 +114,21 @@ async fn the_configuration_may_use_the_environment() {
 }
 
 #[tokio::test]
+async fn a_trust_domain_in_the_configuration_yields_to_the_flag_and_that_is_said() {
+    let configuration = "spec: {mtls: {controlPlaneTrustDomain: other.example}}";
+    let sentry = Sentry::in_folder(folder_with(&[]), configuration, &["-trust-domain", "mine.example"]);
+    sentry.until_ready().await;
+    sentry
+        .until_logged("spec.mtls.controlPlaneTrustDomain differs from --trust-domain, which wins")
+        .await;
+    let output = sentry.output();
+    assert!(
+        output.contains("other.example") && output.contains("mine.example"),
+        "{output}"
+    );
+}
+
+#[tokio::test]
 async fn a_signal_ends_it_with_0() {
     let mut sentry = Sentry::start(&[]);
     sentry.until_ready().await;

@@ -2,6 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,6 +71,9 @@ async fn hosts_methods_and_paths_are_checked() {
     ];
     let sentry = Sentry::start(&[&PLAIN[..], &args].concat());
     sentry.until_ready().await;
+    sentry
+        .until_logged("tokens have no issuer while --jwt-issuer is not set")
+        .await;
     let request = |method: &str, path: &str, host: &str, more: &str| {
         format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n")
     };
@@ -94,20 +100,42 @@ async fn hosts_methods_and_paths_are_checked() {
     assert_eq!(document["jwks_uri"], "https://public.example/tenant/jwks.json");
 }
 
-/// The answer to a request over TLS that trusts `ca` only; an error when the handshake fails.
-async fn get_tls(port: u16, path: &str, ca: &str) -> std::io::Result<String> {
+/// TLS that trusts `ca` only.
+fn trusting(ca: &str) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
         .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_no_client_auth()
+}
+
+/// The status and body of an answer over HTTP/2.
+async fn get_h2(port: u16, path: &str, ca: &str) -> (http::StatusCode, String) {
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(trusting(ca))
+        .https_only()
+        .enable_http2()
+        .build();
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build::<_, Empty<Bytes>>(connector);
+    let uri = format!("https://localhost:{port}{path}").parse().unwrap();
+    let answer = client.get(uri).await.unwrap();
+    assert_eq!(answer.version(), http::Version::HTTP_2);
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// The answer to a request over TLS; an error when the handshake fails.
+async fn get_tls(port: u16, path: &str, ca: &str) -> std::io::Result<String> {
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(trusting(ca)));
     let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -143,6 +171,12 @@ async fn its_certificate_is_waited_for_and_replaced_while_it_serves() {
     let answer = get_tls(sentry.oidc, DISCOVERY, &first_ca).await.unwrap();
     let document: Value = serde_json::from_str(body(&answer)).unwrap();
     assert_eq!(document["issuer"], "https://localhost");
+    let (status, keys) = get_h2(sentry.oidc, "/jwks.json", &first_ca).await;
+    assert_eq!(status, http::StatusCode::OK);
+    assert_eq!(
+        serde_json::from_str::<Value>(&keys).unwrap(),
+        serde_json::from_str::<Value>(&sentry.read("jwks.json")).unwrap()
+    );
 
     std::fs::write(files.path().join("tls.key"), "garbage").unwrap();
     sentry.until_logged("keeping the last good one").await;

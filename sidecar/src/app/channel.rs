@@ -179,7 +179,7 @@ impl Inner {
         let response = client
             .request(request)
             .await
-            .map_err(|error| Error::Call(crate::text::chain(&error)))?;
+            .map_err(|error| Error::Call(outrigger_core::text::chain(&error)))?;
         Ok(response.map(Body::new))
     }
 }

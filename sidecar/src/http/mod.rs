@@ -109,7 +109,7 @@ async fn read(body: Body) -> Result<Bytes, ApiError> {
 async fn read_up_to(body: Body, most: usize) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(body, most)
         .await
-        .map_err(|error| unreadable(&crate::text::chain(&error)))
+        .map_err(|error| unreadable(&outrigger_core::text::chain(&error)))
 }
 
 fn unreadable(why: &str) -> ApiError {

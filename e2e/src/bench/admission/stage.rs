@@ -20,7 +20,7 @@ use tokio::process::Command;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Client, Protocol};
-use crate::bench::process::{Process, free_port};
+use crate::{bench::process::Process, ports::free_port};
 
 const CONTROL_PLANE: &str = "admission-system";
 const TRUST_DOMAIN: &str = "cluster.local";
@@ -85,7 +85,7 @@ impl Stage {
 
     /// Starts a binary with the chart's settings and waits until it is ready. Its log goes nowhere, but is written.
     pub(super) async fn start(&self, binary: &Path) -> anyhow::Result<Injector> {
-        let (port, healthz, metrics) = (free_port().await?, free_port().await?, free_port().await?);
+        let (port, healthz, metrics) = (free_port()?, free_port()?, free_port()?);
         let mut command = Command::new(binary);
         command
             .env_clear()

@@ -21,7 +21,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use super::super::process::{Process, free_port, get};
+use super::super::process::{Process, get};
+use crate::ports::free_port;
 
 /// Where the sidecars of the measurement live.
 pub(super) const NAMESPACE: &str = "fanout";
@@ -115,7 +116,7 @@ impl Stage {
 
     /// Starts a binary and waits until it is ready.
     pub(super) async fn start(&self, binary: &Path) -> anyhow::Result<Operator> {
-        let (port, healthz, metrics) = (free_port().await?, free_port().await?, free_port().await?);
+        let (port, healthz, metrics) = (free_port()?, free_port()?, free_port()?);
         let mut command = Command::new(binary);
         command
             .env_clear()

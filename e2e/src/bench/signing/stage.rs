@@ -25,10 +25,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::process::Command;
 
-use super::{
-    super::process::{Process, free_port},
-    requester::Requester,
-};
+use super::{super::process::Process, requester::Requester};
+use crate::ports::free_port;
 
 const TRUST_DOMAIN: &str = "cluster.local";
 /// Requests in flight while the stage is prepared.
@@ -188,7 +186,7 @@ impl Stage {
 
     /// Starts a binary and waits until it is ready.
     pub(super) async fn start(&self, binary: &Path) -> anyhow::Result<Sentry> {
-        let (port, health) = (free_port().await?, free_port().await?);
+        let (port, health) = (free_port()?, free_port()?);
         let mut command = Command::new(binary);
         command
             .env_clear()

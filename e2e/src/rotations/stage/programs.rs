@@ -10,7 +10,8 @@ use axum::{Router, routing::any};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{DOMAIN, GRACE, SIDECARS, Stage, THRESHOLD, TTL, free_port, loopback};
+use super::{DOMAIN, GRACE, SIDECARS, Stage, THRESHOLD, TTL, loopback};
+use crate::ports::free_port;
 
 impl Stage {
     fn start(&mut self, name: &str, program: &str, configure: impl FnOnce(&mut Command)) -> anyhow::Result<()> {
