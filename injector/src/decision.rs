@@ -146,8 +146,11 @@ fn name(text: &str) -> String {
     shortened(text.to_owned(), MAX_NAME)
 }
 
-/// Who asked for a sidecar, or seems to have, and gets none.
+/// Who asked for a sidecar, or seems to have, and gets none for a reason that can be mended here: a static pod has another.
 fn refusal(pod: &Pod, namespace: &str, decision: &Decision) -> Option<Refusal> {
+    if pod.is_static() {
+        return None;
+    }
     let reason = match decision.outcome {
         Outcome::Injected | Outcome::NotAPod | Outcome::NotCreated => return None,
         Outcome::NotEnabled | Outcome::AlreadyInjected if decision.warnings.is_empty() => return None,

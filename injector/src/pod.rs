@@ -122,6 +122,14 @@ impl Pod {
         self.metadata.owner_references.iter().find(|owner| owner.controller)
     }
 
+    /// Whether it is the copy of a pod that the kubelet runs from a file: nothing that is added here reaches that one.
+    pub fn is_static(&self) -> bool {
+        self.metadata
+            .annotations
+            .contains_key(outrigger_core::annotations::MIRROR)
+            || self.controller().is_some_and(|owner| owner.kind == "Node")
+    }
+
     pub fn volume_names(&self) -> HashSet<&str> {
         self.spec.volumes.iter().map(|volume| volume.name.as_str()).collect()
     }

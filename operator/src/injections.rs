@@ -126,12 +126,9 @@ impl Writer {
 /// Tells the owner, whose template has to change, else the pod if it has a name.
 async fn tell(client: &Client, teller: &Teller, refusal: Refusal) {
     if let Some(owner) = &refusal.owner {
-        // The kubelet's: the Event about its pod says why no static pod gets a sidecar.
-        if owner.kind != "Node" {
-            let key = ObjectKey::new(&*refusal.namespace, &*owner.name);
-            let owner = reference(&owner.api_version, &owner.kind, &key, &owner.uid);
-            teller.events.publish(&owner, refusal.into()).await;
-        }
+        let key = ObjectKey::new(&*refusal.namespace, &*owner.name);
+        let owner = reference(&owner.api_version, &owner.kind, &key, &owner.uid);
+        teller.events.publish(&owner, refusal.into()).await;
         return;
     }
     // Whoever created a bare pod that was denied has the answer, and there is no pod.

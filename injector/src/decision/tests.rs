@@ -222,6 +222,19 @@ fn the_audit_log_is_told_of_pods_that_concern_us() {
     assert_eq!(audit(json!({"dapr.io/enabled": "yes"}))["outcome"], "not_enabled");
 }
 
+#[test]
+fn nothing_is_told_of_static_pods() {
+    let mistaken = || pod(json!({"dapr.io/enabled": "yes"}));
+    assert!(Case::default().decide(&mistaken()).refusal.is_some());
+    let mut mirror = mistaken();
+    mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("hash");
+    assert_eq!(Case::default().decide(&mirror).refusal, None);
+    let mut owned = mistaken();
+    owned["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "Node", "name": "n", "controller": true}]);
+    assert_eq!(Case::default().decide(&owned).refusal, None);
+}
+
 /// The operator takes 4 MiB in one call, and what one pod says must not cost others their Events.
 #[test]
 fn what_is_told_of_a_pod_is_bounded() {

@@ -1,4 +1,4 @@
-//! Annotation and label keys under `dapr.io/`, and the values that upstream reads as "true".
+//! Annotation and label keys, nearly all under `dapr.io/`, and the values that upstream reads as "true".
 
 /// On pods: asks for a sidecar.
 pub const ENABLED: &str = "dapr.io/enabled";
@@ -13,6 +13,9 @@ pub const CONTROL_PLANE: &str = "dapr.io/control-plane";
 pub const LABEL_INJECTED: &str = "dapr.io/sidecar-injected";
 /// Label that the watchdog sets on pods that have a sidecar but lack [`LABEL_INJECTED`].
 pub const LABEL_WATCHDOG_PATCHED: &str = "dapr.io/watchdog-patched";
+
+/// Kubernetes' own, on the copies of static pods that the kubelet puts into the API server.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Name of the sidecar's container.
 pub const SIDECAR_CONTAINER: &str = "daprd";

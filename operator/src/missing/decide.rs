@@ -13,13 +13,10 @@ use super::{
     review::Verdict,
 };
 
-/// On the copies of static pods that the kubelet puts into the API server.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-
 /// What the pod itself says, whoever was asked: no other answer would have given it a sidecar.
 pub(super) fn by_pod(pod: &Pod) -> Option<Finding> {
     let annotated = |key: &str| pod.annotations().get(key).map(String::as_str);
-    if annotated(MIRROR).is_some() || controller(pod).is_some_and(|owner| owner.kind == "Node") {
+    if annotated(annotations::MIRROR).is_some() || controller(pod).is_some_and(|owner| owner.kind == "Node") {
         let why = "the pod is a static pod: the kubelet runs it from a file, and nothing that is added here reaches it";
         return Some(Finding::new(Reason::StaticPod, why));
     }

@@ -52,9 +52,8 @@ impl Refusals {
 
 /// By name, or by what is known of a pod whose name was not chosen yet.
 fn is_about(refusal: &Refusal, pod: &Lacking) -> bool {
-    // There is no pod that was denied, and to a static pod it makes no difference what the injector says.
-    let moot = refusal.denied || refusal.owner.as_ref().is_some_and(|owner| owner.kind == "Node");
-    if moot || pod.key.namespace != refusal.namespace {
+    // There is no pod that was denied.
+    if refusal.denied || pod.key.namespace != refusal.namespace {
         return false;
     }
     if !refusal.pod.is_empty() {
@@ -119,10 +118,6 @@ mod tests {
             ..pod("bare", None)
         };
         assert!(!found(&elsewhere));
-        let mut mirror = told("static", "", Some("node"));
-        mirror.owner.as_mut().unwrap().kind = "Node".into();
-        refusals.add(mirror, now);
-        assert!(!found(&pod("static", Some("node"))));
         assert!(
             refusals.about(&pod("bare", None), now + KEEP).is_none(),
             "that was another one"
