@@ -101,16 +101,12 @@ async fn stays(world: &World, bare: &Pod) -> anyhow::Result<()> {
     let now = world.seen.pods().get(&bare.name_any()).await?;
     ensure!(now.uid() == bare.uid() && is_ready(&now) && now.metadata.deletion_timestamp.is_none());
     let events: Api<Event> = world.api();
-    let about = ListParams::default().fields(&format!("regarding.uid={}", bare.uid().unwrap_or_default()));
-    let told: BTreeSet<_> = events
-        .list(&about)
-        .await?
-        .items
-        .into_iter()
-        .filter_map(|event| event.reason)
-        .collect();
-    ensure!(told.contains("SidecarMissing"), "{told:?}");
-    println!("  the bare pod is still there, with Events {told:?}");
+    let name = format!("missing-sidecar.{}", bare.uid().unwrap_or_default());
+    let told = events.get(&name).await.context("the Event about the bare pod")?;
+    println!(
+        "  the bare pod is still there, with the Event {}",
+        told.reason.unwrap_or_default()
+    );
     Ok(())
 }
 
