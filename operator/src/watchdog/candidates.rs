@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::join_all, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
 use outrigger_process::kubernetes::watch::ObjectKey;
@@ -94,15 +94,26 @@ impl Candidates {
         }
     }
 
-    /// A pod that is to be evicted, as it is now: it may have ended since it was read.
-    pub(super) async fn read_again(&mut self, key: &ObjectKey) -> kube::Result<Option<Pod>> {
-        let Some(uid) = self.pods.get(key).map(|candidate| candidate.uid.clone()) else {
-            return Ok(None);
-        };
-        let pod = read(&self.client, key, &uid).await?;
-        self.judge(key, pod.as_ref());
-        let decision = self.pods.get(key).and_then(|candidate| candidate.decision.as_ref());
-        Ok(pod.filter(|_| matches!(decision, Some(Decision::Evict(_)))))
+    /// Pods that are to be evicted, as they are now: they may have ended since they were read. One answer for each key.
+    pub(super) async fn read_again(
+        &mut self,
+        keys: impl Iterator<Item = &ObjectKey> + Clone,
+    ) -> Vec<kube::Result<Option<Pod>>> {
+        let (client, pods) = (&self.client, &self.pods);
+        let reads = keys.clone().map(async |key| match pods.get(key) {
+            Some(candidate) => read(client, key, &candidate.uid).await,
+            None => Ok(None),
+        });
+        let mut answers = join_all(reads).await;
+        for (key, answer) in keys.zip(&mut answers) {
+            let Ok(pod) = answer else { continue };
+            self.judge(key, pod.as_ref());
+            let decision = self.pods.get(key).and_then(|candidate| candidate.decision.as_ref());
+            if !matches!(decision, Some(Decision::Evict(_))) {
+                *pod = None;
+            }
+        }
+        answers
     }
 
     /// Decides about a pod as it is now; `None` is one that is gone.

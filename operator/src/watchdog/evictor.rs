@@ -5,7 +5,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions},
 };
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{Patch, PatchParams, PostParams},
     core::Status,
 };
@@ -28,25 +28,26 @@ pub(super) enum Outcome {
     Failed(String),
 }
 
-/// Evicts exactly the pod with this uid.
-pub(super) async fn evict(client: &Client, pod: &ObjectKey, uid: &str) -> Outcome {
-    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+/// Evicts exactly this pod, and none that came by its name since.
+pub(super) async fn evict(client: &Client, pod: &Pod) -> Outcome {
+    let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
+    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let eviction = Eviction {
         metadata: ObjectMeta {
-            name: Some(pod.name.clone()),
-            namespace: Some(pod.namespace.clone()),
+            name: Some(name.clone()),
+            namespace: Some(namespace),
             ..Default::default()
         },
         delete_options: Some(DeleteOptions {
             preconditions: Some(Preconditions {
-                uid: Some(uid.to_owned()),
+                uid: pod.uid(),
                 resource_version: None,
             }),
             ..Default::default()
         }),
     };
     let params = PostParams::default();
-    let request = api.create_subresource::<_, IgnoredAny>("eviction", &pod.name, &params, &eviction);
+    let request = api.create_subresource::<_, IgnoredAny>("eviction", &name, &params, &eviction);
     match in_time(request).await {
         Ok(_) => Outcome::Evicted,
         Err(kube::Error::Api(status)) => match status.code {

@@ -4,14 +4,14 @@
 
 mod candidates;
 mod decision;
+mod eviction;
 mod evictor;
 mod owners;
 mod settings;
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use kube::{Client, Resource, ResourceExt};
+use kube::Client;
 use outrigger_crds::status::EventReason;
 use outrigger_process::kubernetes::watch::ObjectKey;
 use tokio::time::{Instant, sleep_until};
@@ -20,8 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::settings::{Mode, Settings};
 use self::{
     candidates::Candidates,
-    evictor::{Outcome, evict},
-    owners::{Owner, Owners, Permission, Replacement},
+    owners::{Owner, Owners, Replacement},
 };
 use crate::{
     events::{Events, Notice},
@@ -113,24 +112,17 @@ impl Watchdog {
         self.pods.of_owner(&owner.namespace, &owner.reference.uid)
     }
 
-    async fn publish(
-        &self,
-        regarding: &ObjectReference,
-        (reason, action): (&'static str, &'static str),
-        warning: bool,
-        note: String,
-    ) {
-        let notice = Notice {
-            warning,
-            reason,
-            action,
-            note,
-        };
-        self.events.publish(regarding, notice).await;
-    }
-
     fn count(&self, action: &str, reason: &str) {
         self.metrics.watchdog_pods.with_label_values(&[action, reason]).inc();
+    }
+}
+
+fn notice((reason, action): (&'static str, &'static str), warning: bool, note: String) -> Notice {
+    Notice {
+        warning,
+        reason,
+        action,
+        note,
     }
 }
 
@@ -167,7 +159,7 @@ impl State {
                 self.hold(&finding, waiting.len());
                 Some(now + self.watchdog.interval().min(UNANSWERED))
             }
-            None => self.evict_one(&waiting, now).await,
+            None => self.evict_some(&waiting, now).await,
         };
         if eviction == Some(now) {
             // What is less urgent waits for it.
@@ -180,32 +172,6 @@ impl State {
         };
         self.candidates.label(now, retry).await;
         [eviction, self.candidates.next(now)].into_iter().flatten().min()
-    }
-
-    /// Evicts the first pod that may be. Returns when to look for another one: `now` if there may be one already.
-    async fn evict_one(&mut self, waiting: &[(ObjectKey, Owner)], now: Instant) -> Option<Instant> {
-        self.held = None;
-        let since = *self.usable_since.get_or_insert(now);
-        if now < since + SETTLE {
-            return Some(since + SETTLE);
-        }
-        let mut next = None;
-        for (key, owner) in waiting {
-            let then = match self.owners.permission(owner, self.watchdog.version(), now) {
-                Permission::Now { .. } if now < self.next_eviction => self.next_eviction,
-                Permission::Now { first } => {
-                    self.evict(key, owner, first, now).await;
-                    // One at a time: what the watches tell in the meantime counts.
-                    return Some(now);
-                }
-                // Once means that nothing is tried twice.
-                Permission::NotBefore(_) if self.watchdog.settings.mode == Mode::Once => continue,
-                Permission::NotBefore(then) | Permission::Awaiting(then) => then,
-                Permission::Stopped => continue,
-            };
-            next = Some(next.map_or(then, |next: Instant| next.min(then)));
-        }
-        next
     }
 
     /// Why nothing is evicted now, whoever owns it.
@@ -248,121 +214,6 @@ impl State {
         }
     }
 
-    /// `first`: nothing has shown yet that a new pod of the owner gets a sidecar.
-    async fn evict(&mut self, key: &ObjectKey, owner: &Owner, first: bool, now: Instant) {
-        let pod = match self.candidates.read_again(key).await {
-            Ok(Some(pod)) => pod,
-            Ok(None) => {
-                self.owners.unblocked(owner);
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(pod = %key, %error, "cannot read a pod that lacks its sidecar; trying again");
-                self.watchdog.count("refused", "error");
-                self.owners.refused(owner, "error", self.watchdog.version(), now);
-                return;
-            }
-        };
-        if first {
-            let mut admission = self.watchdog.probe.admission();
-            let version = admission.borrow_and_update().version();
-            let prospects = tokio::select! {
-                prospects = self.watchdog.probe.prospects(&pod) => prospects,
-                // The answer would be about an injector that is none any more.
-                Ok(()) = admission.changed() => return,
-            };
-            if let Err(finding) = prospects {
-                self.hold_owner(owner, finding, version, now).await;
-                return;
-            }
-        }
-        let before = self.watchdog.pods_of(owner).into_iter().map(|pod| pod.uid).collect();
-        let uid = pod.uid().unwrap_or_default();
-        match evict(&self.watchdog.client, key, &uid).await {
-            Outcome::Evicted => {
-                tracing::info!(pod = %key, owner = owner.reference.name, "evicted a pod that lacks its sidecar");
-                self.owners.evicted(owner, before, now);
-                self.candidates.set_evicted(key);
-                if self.watchdog.settings.per_minute > 0 {
-                    let spacing =
-                        Duration::from_secs(60) / u32::try_from(self.watchdog.settings.per_minute).unwrap_or(u32::MAX);
-                    self.next_eviction = now + spacing;
-                }
-                self.watchdog.count("evicted", "no_sidecar");
-                let note = "evicted, because it has no sidecar although dapr.io/enabled is true";
-                self.watchdog
-                    .publish(&pod.object_ref(&()), EVICT, false, note.to_owned())
-                    .await;
-            }
-            Outcome::Gone => {
-                self.candidates.remove(key);
-                self.owners.unblocked(owner);
-            }
-            Outcome::Budget(why) => {
-                self.watchdog.count("refused", "disruption_budget");
-                self.blocked(&pod, owner, owners::BUDGET, &why, now).await;
-            }
-            Outcome::Forbidden(why) => {
-                tracing::warn!(pod = %key, "not allowed to evict pods, and pods are not deleted instead");
-                self.watchdog.count("refused", "forbidden");
-                self.blocked(&pod, owner, "forbidden", &why, now).await;
-            }
-            Outcome::Failed(error) => {
-                tracing::warn!(pod = %key, error, "cannot evict a pod that lacks its sidecar; trying again");
-                self.watchdog.count("refused", "error");
-                self.blocked(&pod, owner, "error", &error, now).await;
-            }
-        }
-    }
-
-    /// The API server did not evict a pod. Its users are told when that lasts.
-    async fn blocked(&mut self, pod: &Pod, owner: &Owner, reason: &'static str, why: &str, now: Instant) {
-        let version = self.watchdog.version();
-        if self.owners.blocked(owner, reason, version, now) {
-            let note = format!("pods have no sidecar, and for a minute none of them could be evicted: {why}");
-            tracing::warn!(
-                pod = pod.name_any(),
-                namespace = owner.namespace,
-                owner = owner.reference.name,
-                "{note}"
-            );
-            self.watchdog
-                .publish(&pod.object_ref(&()), EVICT, true, note.clone())
-                .await;
-            self.watchdog
-                .publish(&owner.object_reference(), EVICT, true, note)
-                .await;
-        }
-    }
-
-    /// A new pod of the owner would get no sidecar either, as far as is known in this version of the cluster's state.
-    async fn hold_owner(&mut self, owner: &Owner, finding: Finding, version: u64, now: Instant) {
-        let reason = finding.reason;
-        self.watchdog.count("refused", reason.as_str());
-        if self.owners.refused(owner, reason.as_str(), version, now) {
-            let name = &owner.reference.name;
-            let new = match reason {
-                Reason::CreatorUnknown => "may get none either",
-                _ => "would get none",
-            };
-            let note = format!(
-                "pods have no sidecar and are not evicted, since new ones {new}: {}",
-                finding.note
-            );
-            tracing::warn!(
-                namespace = owner.namespace,
-                owner = name,
-                reason = reason.as_str(),
-                "{note}"
-            );
-            let what = (reason.as_str(), RESTORE.1);
-            self.watchdog.publish(&owner.object_reference(), what, true, note).await;
-        }
-        if matches!(reason, Reason::InjectorUnreachable | Reason::InjectorFailed) {
-            self.unanswered = Some((now, finding));
-        }
-    }
-
     async fn look_at_replacements(&mut self, now: Instant) {
         let watchdog = &self.watchdog;
         self.owners.expire(now, |owner| !watchdog.pods_of(owner).is_empty());
@@ -378,9 +229,8 @@ impl State {
                     let note = "a pod was evicted to get its sidecar, and its replacement got none either; no more are evicted \
                         until the injector or its webhook changes";
                     tracing::warn!(namespace = owner.namespace, owner = owner.reference.name, "{note}");
-                    watchdog
-                        .publish(&owner.object_reference(), RESTORE, true, note.to_owned())
-                        .await;
+                    let notice = notice(RESTORE, true, note.to_owned());
+                    watchdog.events.publish(&owner.object_reference(), notice).await;
                 }
             }
         }

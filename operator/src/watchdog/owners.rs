@@ -49,8 +49,11 @@ struct State {
     /// When a pod was evicted last, or was to be.
     tried: Instant,
     not_before: Instant,
-    /// Attempts that could not be made, in a row.
+    /// Attempts that could not be made, in a row, and when the last one was: what was tried at one time counts once.
     refusals: u32,
+    refused: Option<Instant>,
+    /// A budget lets few of its pods go, so that several at once are mostly refused.
+    budgeted: bool,
     /// Replacements without a sidecar, in a row.
     failures: u32,
     held: Option<Held>,
@@ -84,9 +87,11 @@ enum Phase {
 /// Whether a pod of an owner may be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Permission {
-    /// `first` is asked for: whether a new pod would be injected has to be found out before.
-    Now {
-        first: bool,
+    /// Once it was found out that a new pod would be injected.
+    First,
+    /// Now; and no other one of the owner at the same time, if `alone`.
+    More {
+        alone: bool,
     },
     NotBefore(Instant),
     /// The replacement of another pod is awaited, at most until then.
@@ -105,7 +110,7 @@ impl Owners {
     /// `version` is a number that changes whenever something about injection does.
     pub(super) fn permission(&mut self, owner: &Owner, version: u64, now: Instant) -> Permission {
         let Some(state) = self.states.get_mut(&owner.reference.uid) else {
-            return Permission::Now { first: true };
+            return Permission::First;
         };
         match &state.phase {
             Phase::Stopped { version: seen, .. } if *seen == version => return Permission::Stopped,
@@ -131,11 +136,10 @@ impl Owners {
             state.refusals = 0;
             state.not_before = now;
         }
-        match state.not_before <= now {
-            true => Permission::Now {
-                first: !matches!(state.phase, Phase::Proven { .. }),
-            },
-            false => Permission::NotBefore(state.not_before),
+        match &state.phase {
+            _ if now < state.not_before => Permission::NotBefore(state.not_before),
+            Phase::Proven { .. } => Permission::More { alone: state.budgeted },
+            _ => Permission::First,
         }
     }
 
@@ -148,26 +152,27 @@ impl Owners {
         }
     }
 
-    /// A pod was evicted; `before` are the uids of all pods that its owner had.
-    pub(super) fn evicted(&mut self, owner: &Owner, before: HashSet<String>, now: Instant) {
+    /// The first pod was evicted; `before` are the uids of all pods that its owner had.
+    pub(super) fn evicted_first(&mut self, owner: &Owner, before: HashSet<String>, now: Instant) {
+        self.evicted(owner, now);
+        let state = self.state(owner, now);
+        state.phase = Phase::Canary { before };
+        state.budgeted = false;
+    }
+
+    /// A pod was evicted.
+    pub(super) fn evicted(&mut self, owner: &Owner, now: Instant) {
         let state = self.state(owner, now);
         state.refusals = 0;
         state.held = None;
         state.blocked = None;
-        state.phase = match std::mem::replace(&mut state.phase, Phase::Untried) {
-            Phase::Proven { before: mut earlier } => {
-                earlier.extend(before);
-                Phase::Proven { before: earlier }
-            }
-            _ => Phase::Canary { before },
-        };
     }
 
     /// An eviction was not tried. Returns whether the reason is another than before.
     pub(super) fn refused(&mut self, owner: &Owner, reason: &'static str, version: u64, now: Instant) -> bool {
         let state = self.state(owner, now);
         state.blocked = None;
-        state.refusals += 1;
+        state.count_refusal(now);
         state.not_before = now + pause(BACKOFF, state.refusals);
         let before = state.held.replace(Held { reason, version });
         before.map(|held| held.reason) != Some(reason)
@@ -177,8 +182,9 @@ impl Owners {
     /// progress.
     pub(super) fn blocked(&mut self, owner: &Owner, reason: &'static str, version: u64, now: Instant) -> bool {
         let state = self.state(owner, now);
-        state.refusals += 1;
+        state.count_refusal(now);
         state.held = Some(Held { reason, version });
+        state.budgeted |= reason == BUDGET;
         let backoff = match reason {
             BUDGET => BUDGET_BACKOFF,
             _ => BACKOFF,
@@ -268,6 +274,8 @@ impl Owners {
             tried: now,
             not_before: now,
             refusals: 0,
+            refused: None,
+            budgeted: false,
             failures: 0,
             held: None,
             blocked: None,
@@ -278,6 +286,12 @@ impl Owners {
 }
 
 impl State {
+    fn count_refusal(&mut self, now: Instant) {
+        if self.refused.replace(now) != Some(now) {
+            self.refusals += 1;
+        }
+    }
+
     fn is_awaiting(&self, now: Instant) -> bool {
         match self.phase {
             Phase::Untried => false,

@@ -1,7 +1,7 @@
 use super::*;
 
-const FIRST: Permission = Permission::Now { first: true };
-const NEXT: Permission = Permission::Now { first: false };
+const FIRST: Permission = Permission::First;
+const NEXT: Permission = Permission::More { alone: false };
 
 fn owner() -> Owner {
     Owner {
@@ -36,7 +36,7 @@ fn the_others_wait_for_the_first_ones_replacement() {
     let now = Instant::now();
     let mut owners = Owners::default();
     assert_eq!(owners.permission(&owner(), 1, now), FIRST);
-    owners.evicted(&owner(), before(), now);
+    owners.evicted_first(&owner(), before(), now);
     assert_eq!(
         owners.permission(&owner(), 1, now),
         Permission::Awaiting(now + REPLACEMENT_DEADLINE)
@@ -50,7 +50,7 @@ fn the_others_wait_for_the_first_ones_replacement() {
     assert_eq!(owners.observe(&owner(), &replaced, 1, now), Some(Replacement::Injected));
     assert_eq!(owners.observe(&owner(), &replaced, 1, now), None, "seen already");
     assert_eq!(owners.permission(&owner(), 1, now), NEXT);
-    owners.evicted(&owner(), before(), now);
+    owners.evicted(&owner(), now);
     assert_eq!(owners.permission(&owner(), 1, now), NEXT, "no more waiting");
     let lacking = owners.observe(&owner(), &pods(&[("c", true), ("d", false)]), 1, now);
     assert_eq!(lacking, Some(Replacement::Lacking), "but still watched");
@@ -61,7 +61,7 @@ fn the_others_wait_for_the_first_ones_replacement() {
 fn what_was_proved_long_ago_is_proved_again() {
     let now = Instant::now();
     let mut owners = Owners::default();
-    owners.evicted(&owner(), before(), now);
+    owners.evicted_first(&owner(), before(), now);
     owners.observe(&owner(), &pods(&[("c", true)]), 1, now);
     assert_eq!(owners.permission(&owner(), 1, now), NEXT);
     assert_eq!(owners.permission(&owner(), 1, now + REPLACEMENT_DEADLINE), FIRST);
@@ -72,7 +72,7 @@ fn a_replacement_without_a_sidecar_ends_it() {
     let mut now = Instant::now();
     let mut owners = Owners::default();
     for (version, pause) in [(1, 10), (2, 20), (3, 40)] {
-        owners.evicted(&owner(), before(), now);
+        owners.evicted_first(&owner(), before(), now);
         let replacement = format!("c{version}");
         let lacking = owners.observe(&owner(), &pods(&[(&replacement, false)]), version, now);
         assert_eq!(lacking, Some(Replacement::Lacking));
@@ -93,7 +93,7 @@ fn a_replacement_without_a_sidecar_ends_it() {
 fn a_later_pod_with_a_sidecar_takes_it_up_again() {
     let now = Instant::now();
     let mut owners = Owners::default();
-    owners.evicted(&owner(), before(), now);
+    owners.evicted_first(&owner(), before(), now);
     owners.observe(&owner(), &pods(&[("c", false)]), 1, now);
     assert_eq!(
         owners.observe(&owner(), &pods(&[("c", false), ("d", false)]), 1, now),
@@ -108,7 +108,7 @@ fn a_later_pod_with_a_sidecar_takes_it_up_again() {
 fn an_outage_says_nothing_of_owners() {
     let now = Instant::now();
     let mut owners = Owners::default();
-    owners.evicted(&owner(), before(), now);
+    owners.evicted_first(&owner(), before(), now);
     owners.interrupted();
     assert_eq!(owners.observe(&owner(), &pods(&[("c", false)]), 1, now), None);
     assert_eq!(owners.permission(&owner(), 1, now), FIRST);
@@ -116,7 +116,7 @@ fn an_outage_says_nothing_of_owners() {
 
 #[test]
 fn refusals_back_off_until_something_changes() {
-    let now = Instant::now();
+    let mut now = Instant::now();
     let mut owners = Owners::default();
     for (pause, news) in [
         (10, true),
@@ -130,6 +130,7 @@ fn refusals_back_off_until_something_changes() {
         assert_eq!(owners.refused(&owner(), "NamespaceNotSelected", 1, now), news);
         let then = now + Duration::from_secs(pause);
         assert_eq!(owners.permission(&owner(), 1, now), Permission::NotBefore(then));
+        now = then;
     }
     assert_eq!(owners.held(&owner()), Some("NamespaceNotSelected"));
     assert_eq!(owners.permission(&owner(), 2, now), FIRST);
@@ -161,12 +162,33 @@ fn a_budget_is_told_of_once_after_a_minute_without_progress() {
         now = then;
     }
     assert_eq!(told, [PATIENCE]);
-    owners.evicted(&owner(), before(), now);
+    owners.evicted_first(&owner(), before(), now);
     assert!(!owners.blocked(&owner(), BUDGET, 1, now));
     assert!(
         owners.blocked(&owner(), BUDGET, 1, now + PATIENCE),
         "that was progress, and this is another stall"
     );
+}
+
+#[test]
+fn after_a_budget_pods_go_one_by_one() {
+    let now = Instant::now();
+    let mut owners = Owners::default();
+    owners.evicted_first(&owner(), before(), now);
+    owners.observe(&owner(), &pods(&[("c", true)]), 1, now);
+    owners.evicted(&owner(), now);
+    for _ in 0..15 {
+        owners.blocked(&owner(), BUDGET, 1, now);
+    }
+    let then = now + BUDGET_BACKOFF.0;
+    assert_eq!(
+        owners.permission(&owner(), 1, now),
+        Permission::NotBefore(then),
+        "what was refused at one time counts once"
+    );
+    assert_eq!(owners.permission(&owner(), 1, then), Permission::More { alone: true });
+    owners.evicted(&owner(), then);
+    assert_eq!(owners.permission(&owner(), 1, then), Permission::More { alone: true });
 }
 
 #[test]
@@ -215,7 +237,7 @@ fn a_pod_that_goes_another_way_ends_the_stall() {
 fn a_replacement_that_never_comes_does_not_hold_up_for_ever() {
     let now = Instant::now();
     let mut owners = Owners::default();
-    owners.evicted(&owner(), before(), now);
+    owners.evicted_first(&owner(), before(), now);
     assert_eq!(owners.awaiting(now), [owner()]);
     let later = now + REPLACEMENT_DEADLINE;
     assert!(owners.awaiting(later).is_empty());
