@@ -239,7 +239,7 @@ impl Operator {
         .await
     }
 
-    async fn restart_as(self, features: Features) -> Self {
+    pub(crate) async fn restart_as(self, features: Features) -> Self {
         let (namespace, clients) = (self.namespace.clone(), self.clients.clone());
         self.stop().await;
         Self::start_in(namespace, clients, |_| features).await
