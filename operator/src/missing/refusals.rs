@@ -61,9 +61,16 @@ fn is_about(refusal: &Refusal, pod: &Lacking) -> bool {
     }
     match (&refusal.owner, &pod.owner) {
         (Some(told), Some(owner)) => told.uid == *owner,
-        (None, None) => !refusal.generate_name.is_empty() && pod.key.name.starts_with(&refusal.generate_name),
+        (None, None) => is_generated(&pod.key.name, &refusal.generate_name),
         _ => false,
     }
+}
+
+/// The API server appends five characters to a `generateName`, to 58 of it at most.
+fn is_generated(name: &str, generate_name: &str) -> bool {
+    let kept = generate_name.get(..58).unwrap_or(generate_name);
+    let appended = name.strip_prefix(kept).filter(|_| !kept.is_empty());
+    appended.is_some_and(|appended| appended.len() == 5)
 }
 
 #[cfg(test)]
@@ -109,10 +116,11 @@ mod tests {
         let found = |pod: &Lacking| refusals.about(pod, now).is_some();
         assert!(found(&pod("bare", None)));
         assert!(found(&pod("cart-x", Some("r1"))));
-        assert!(found(&pod("job-y", None)));
+        assert!(found(&pod("job-7x2vq", None)));
+        assert!(!found(&pod("job-night-7x2vq", None)), "made from another prefix");
         assert!(!found(&pod("bare-2", None)));
         assert!(!found(&pod("cart-x", Some("r2"))));
-        assert!(!found(&pod("job-y", Some("r2"))));
+        assert!(!found(&pod("job-7x2vq", Some("r2"))));
         let elsewhere = Lacking {
             key: ObjectKey::new("other", "bare"),
             ..pod("bare", None)
@@ -123,6 +131,14 @@ mod tests {
             "that was another one"
         );
         assert!(refusals.any(now) && !refusals.any(now + KEEP));
+    }
+
+    #[test]
+    fn long_prefixes_are_cut() {
+        let prefix = "p".repeat(60);
+        assert!(is_generated(&format!("{}7x2vq", &prefix[..58]), &prefix));
+        assert!(!is_generated(&format!("{prefix}7x2vq"), &prefix));
+        assert!(!is_generated("7x2vq", ""));
     }
 
     #[test]
