@@ -103,10 +103,15 @@ impl World {
 
     /// Scales the injector, and waits until as many of its replicas are ready.
     async fn scale_injector(&self, replicas: u32) -> anyhow::Result<()> {
-        let (deployment, replicas) = (format!("deployment/{INJECTOR}"), format!("--replicas={replicas}"));
-        self.access
-            .kubectl(["-n", SYSTEM, "scale", &deployment, &replicas])
-            .await?;
+        let deployment = format!("deployment/{INJECTOR}");
+        let scale = ["-n", SYSTEM, "scale", &deployment, &format!("--replicas={replicas}")];
+        self.access.kubectl(scale).await?;
+        if replicas == 0 {
+            // Replicas that are ending still answer.
+            let (pods, gone) = (format!("app={INJECTOR}"), "--for=delete");
+            let wait = ["-n", SYSTEM, "wait", gone, "pod", "-l", &pods, "--timeout=120s"];
+            self.access.kubectl(wait).await?;
+        }
         let status = ["-n", SYSTEM, "rollout", "status", &deployment, "--timeout=120s"];
         self.access.kubectl(status).await?;
         Ok(())

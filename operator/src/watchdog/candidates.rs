@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, future::join_all, stream};
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
 use outrigger_process::kubernetes::watch::ObjectKey;
@@ -21,7 +21,7 @@ use crate::{deadline::in_time, metrics::Metrics, pods::Lacking};
 /// A pod that could not be read is read again after this.
 const UNREAD: Duration = Duration::from_secs(5);
 /// Calls at one time.
-const CALLS: usize = 8;
+pub(super) const CALLS: usize = 16;
 /// Pods that are read in one go.
 const READS: usize = 64;
 /// Pods that are labelled in one go: as long as the slowest of these calls takes, nothing is evicted.
@@ -100,11 +100,14 @@ impl Candidates {
         keys: impl Iterator<Item = &ObjectKey> + Clone,
     ) -> Vec<kube::Result<Option<Pod>>> {
         let (client, pods) = (&self.client, &self.pods);
-        let reads = keys.clone().map(async |key| match pods.get(key) {
-            Some(candidate) => read(client, key, &candidate.uid).await,
-            None => Ok(None),
-        });
-        let mut answers = join_all(reads).await;
+        let reads: Vec<_> = keys
+            .clone()
+            .map(async |key| match pods.get(key) {
+                Some(candidate) => read(client, key, &candidate.uid).await,
+                None => Ok(None),
+            })
+            .collect();
+        let mut answers: Vec<_> = stream::iter(reads).buffered(CALLS).collect().await;
         for (key, answer) in keys.zip(&mut answers) {
             let Ok(pod) = answer else { continue };
             self.judge(key, pod.as_ref());

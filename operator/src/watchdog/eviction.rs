@@ -3,29 +3,33 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 use outrigger_process::kubernetes::watch::ObjectKey;
 use tokio::time::Instant;
 
 use super::{
     EVICT, RESTORE, SETTLE, State,
+    candidates::CALLS,
     evictor::{Outcome, evict},
     notice,
     owners::{self, Owner, Permission},
     settings::Mode,
 };
-use crate::{
-    events::Notice,
-    missing::{Finding, Reason},
-};
+use crate::missing::{Finding, Reason};
 
-/// What an object's users are told.
-type Told = (ObjectReference, Notice);
+/// Pods that are evicted in one go. When the injector fails again meanwhile, so many are replaced in vain.
+const AT_ONCE: usize = 64;
 
-/// Pods that are evicted at one time. When the injector fails again meanwhile, so many are replaced in vain.
-const AT_ONCE: usize = 16;
+/// A pod and its owner.
+type Owned<'a> = (&'a ObjectKey, &'a Owner);
+
+fn has(batch: &[Owned<'_>], owner: &Owner) -> bool {
+    batch
+        .iter()
+        .any(|(_, other)| other.reference.uid == owner.reference.uid)
+}
 
 impl State {
     /// Evicts pods that may be. Returns when to look for others: `now` if there may be some already.
@@ -40,23 +44,19 @@ impl State {
             1.. => 1,
         };
         let mut next = None;
-        let mut batch: Vec<(&ObjectKey, &Owner)> = Vec::new();
+        let (mut first, mut more) = (Vec::<Owned<'_>>::new(), Vec::<Owned<'_>>::new());
         for (key, owner) in waiting {
             let then = match self.owners.permission(owner, self.watchdog.version(), now) {
                 Permission::First | Permission::More { .. } if now < self.next_eviction => self.next_eviction,
                 Permission::First => {
-                    self.evict_first(key, owner, now).await;
-                    // Alone: what the watches tell in the meantime counts.
-                    return Some(now);
+                    if first.len() < at_once && !has(&first, owner) {
+                        first.push((key, owner));
+                    }
+                    continue;
                 }
                 Permission::More { alone } => {
-                    let follows = || {
-                        batch
-                            .iter()
-                            .any(|(_, other)| other.reference.uid == owner.reference.uid)
-                    };
-                    if batch.len() < at_once && !(alone && follows()) {
-                        batch.push((key, owner));
+                    if more.len() < at_once && !(alone && has(&more, owner)) {
+                        more.push((key, owner));
                     }
                     continue;
                 }
@@ -67,62 +67,69 @@ impl State {
             };
             next = Some(next.map_or(then, |next: Instant| next.min(then)));
         }
-        if batch.is_empty() {
-            return next;
+        match (&*first, &*more) {
+            ([], []) => return next,
+            ([], more) => self.evict_more(more, now).await,
+            // Without the others: what the watches tell in the meantime counts.
+            (first, _) => self.evict_first(first, now).await,
         }
-        self.evict_more(&batch, now).await;
         Some(now)
     }
 
-    /// Nothing has shown yet that a new pod of the owner gets a sidecar.
-    async fn evict_first(&mut self, key: &ObjectKey, owner: &Owner, now: Instant) {
-        let Some((_, pod)) = self.read_again(&[(key, owner)], now).await.pop() else {
-            return;
-        };
-        let mut admission = self.watchdog.probe.admission();
+    /// Nothing has shown yet that new pods of these owners get a sidecar: one pod of each.
+    async fn evict_first(&mut self, batch: &[Owned<'_>], now: Instant) {
+        let pods = self.read_again(batch, now).await;
+        let watchdog = &self.watchdog;
+        let mut admission = watchdog.probe.admission();
         let version = admission.borrow_and_update().version();
-        let prospects = tokio::select! {
-            prospects = self.watchdog.probe.prospects(&pod) => prospects,
-            // The answer would be about an injector that is none any more.
+        let prospects: Vec<_> = pods.iter().map(|(_, pod)| watchdog.probe.prospects(pod)).collect();
+        let prospects: Vec<_> = tokio::select! {
+            prospects = stream::iter(prospects).buffered(CALLS).collect() => prospects,
+            // The answers would be about an injector that is none any more.
             Ok(()) = admission.changed() => return,
         };
-        if let Err(finding) = prospects {
-            self.hold_owner(owner, finding, version, now).await;
-            return;
+        let mut promising = Vec::new();
+        for (lacking, prospects) in pods.into_iter().zip(prospects) {
+            match prospects {
+                Ok(()) => promising.push(lacking),
+                Err(finding) => self.hold_owner(lacking.0.1, finding, version, now),
+            }
         }
-        let before = self.watchdog.pods_of(owner).into_iter().map(|pod| pod.uid).collect();
-        let outcome = evict(&self.watchdog.client, &pod).await;
-        if outcome == Outcome::Evicted {
-            self.owners.evicted_first(owner, before, now);
+        let uids = |owner: &Owner| self.watchdog.pods_of(owner).into_iter().map(|pod| pod.uid).collect();
+        let before: Vec<_> = promising.iter().map(|((_, owner), _)| uids(owner)).collect();
+        let outcomes = self.evict_all(&promising).await;
+        for ((((key, owner), pod), before), outcome) in promising.iter().zip(before).zip(outcomes) {
+            if outcome == Outcome::Evicted {
+                self.owners.evicted_first(owner, before, now);
+            }
+            self.settle(key, owner, pod, outcome, now);
         }
-        let notices = self.settle(key, owner, &pod, outcome, now);
-        self.publish_all(notices).await;
     }
 
     /// New pods of these owners get their sidecar.
-    async fn evict_more(&mut self, batch: &[(&ObjectKey, &Owner)], now: Instant) {
+    async fn evict_more(&mut self, batch: &[Owned<'_>], now: Instant) {
         let pods = self.read_again(batch, now).await;
-        let client = &self.watchdog.client;
-        let outcomes = join_all(pods.iter().map(|(_, pod)| evict(client, pod))).await;
+        let outcomes = self.evict_all(&pods).await;
         let mut outcomes: Vec<_> = pods.iter().zip(outcomes).collect();
         // What was refused is the state that an owner is left in.
         outcomes.sort_by_key(|(_, outcome)| !matches!(outcome, Outcome::Evicted | Outcome::Gone));
-        let mut notices = Vec::new();
         for (((key, owner), pod), outcome) in outcomes {
             if outcome == Outcome::Evicted {
                 self.owners.evicted(owner, now);
             }
-            notices.extend(self.settle(key, owner, pod, outcome, now));
+            self.settle(key, owner, pod, outcome, now);
         }
-        self.publish_all(notices).await;
+    }
+
+    /// How each went, in the same order.
+    async fn evict_all(&self, pods: &[(Owned<'_>, Pod)]) -> Vec<Outcome> {
+        let client = &self.watchdog.client;
+        let evictions: Vec<_> = pods.iter().map(|(_, pod)| evict(client, pod)).collect();
+        stream::iter(evictions).buffered(CALLS).collect().await
     }
 
     /// Those that still lack their sidecar and are to be evicted, as they are now.
-    async fn read_again<'a>(
-        &mut self,
-        batch: &[(&'a ObjectKey, &'a Owner)],
-        now: Instant,
-    ) -> Vec<((&'a ObjectKey, &'a Owner), Pod)> {
+    async fn read_again<'a>(&mut self, batch: &[Owned<'a>], now: Instant) -> Vec<(Owned<'a>, Pod)> {
         let keys = batch.iter().map(|(key, _)| *key);
         let read = self.candidates.read_again(keys).await;
         let mut lacking = Vec::new();
@@ -140,8 +147,8 @@ impl State {
         lacking
     }
 
-    /// Takes in how an eviction went. Returns what is to be told of it.
-    fn settle(&mut self, key: &ObjectKey, owner: &Owner, pod: &Pod, outcome: Outcome, now: Instant) -> Vec<Told> {
+    /// Takes in how an eviction went.
+    fn settle(&mut self, key: &ObjectKey, owner: &Owner, pod: &Pod, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Evicted => {
                 tracing::info!(pod = %key, owner = owner.reference.name, "evicted a pod that lacks its sidecar");
@@ -153,35 +160,35 @@ impl State {
                 }
                 self.watchdog.count("evicted", "no_sidecar");
                 let note = "evicted, because it has no sidecar although dapr.io/enabled is true";
-                vec![(pod.object_ref(&()), notice(EVICT, false, note.to_owned()))]
+                self.untold
+                    .push((pod.object_ref(&()), notice(EVICT, false, note.to_owned())));
             }
             Outcome::Gone => {
                 self.candidates.remove(key);
                 self.owners.unblocked(owner);
-                Vec::new()
             }
             Outcome::Budget(why) => {
                 self.watchdog.count("refused", "disruption_budget");
-                self.blocked(pod, owner, owners::BUDGET, &why, now)
+                self.blocked(pod, owner, owners::BUDGET, &why, now);
             }
             Outcome::Forbidden(why) => {
                 tracing::warn!(pod = %key, "not allowed to evict pods, and pods are not deleted instead");
                 self.watchdog.count("refused", "forbidden");
-                self.blocked(pod, owner, "forbidden", &why, now)
+                self.blocked(pod, owner, "forbidden", &why, now);
             }
             Outcome::Failed(error) => {
                 tracing::warn!(pod = %key, error, "cannot evict a pod that lacks its sidecar; trying again");
                 self.watchdog.count("refused", "error");
-                self.blocked(pod, owner, "error", &error, now)
+                self.blocked(pod, owner, "error", &error, now);
             }
         }
     }
 
     /// The API server did not evict a pod. Its users are told when that lasts.
-    fn blocked(&mut self, pod: &Pod, owner: &Owner, reason: &'static str, why: &str, now: Instant) -> Vec<Told> {
+    fn blocked(&mut self, pod: &Pod, owner: &Owner, reason: &'static str, why: &str, now: Instant) {
         let version = self.watchdog.version();
         if !self.owners.blocked(owner, reason, version, now) {
-            return Vec::new();
+            return;
         }
         let note = format!("pods have no sidecar, and for a minute none of them could be evicted: {why}");
         tracing::warn!(
@@ -191,23 +198,22 @@ impl State {
             "{note}"
         );
         let notice = notice(EVICT, true, note);
-        vec![
-            (pod.object_ref(&()), notice.clone()),
-            (owner.object_reference(), notice),
-        ]
+        self.untold.push((pod.object_ref(&()), notice.clone()));
+        self.untold.push((owner.object_reference(), notice));
     }
 
-    async fn publish_all(&self, told: Vec<Told>) {
-        let events = &self.watchdog.events;
-        join_all(
-            told.into_iter()
-                .map(async |(regarding, notice)| events.publish(&regarding, notice).await),
-        )
-        .await;
+    /// Tells users what happened to their pods since the last time.
+    pub(super) async fn tell(&mut self) {
+        let (events, untold) = (&self.watchdog.events, std::mem::take(&mut self.untold));
+        let told = untold
+            .iter()
+            .map(|(regarding, notice)| events.publish(regarding, notice.clone()));
+        let told: Vec<_> = told.collect();
+        stream::iter(told).buffer_unordered(CALLS).collect::<()>().await;
     }
 
     /// A new pod of the owner would get no sidecar either, as far as is known in this version of the cluster's state.
-    async fn hold_owner(&mut self, owner: &Owner, finding: Finding, version: u64, now: Instant) {
+    fn hold_owner(&mut self, owner: &Owner, finding: Finding, version: u64, now: Instant) {
         let reason = finding.reason;
         self.watchdog.count("refused", reason.as_str());
         if self.owners.refused(owner, reason.as_str(), version, now) {
@@ -227,7 +233,7 @@ impl State {
                 "{note}"
             );
             let notice = notice((reason.as_str(), RESTORE.1), true, note);
-            self.watchdog.events.publish(&owner.object_reference(), notice).await;
+            self.untold.push((owner.object_reference(), notice));
         }
         if matches!(reason, Reason::InjectorUnreachable | Reason::InjectorFailed) {
             self.unanswered = Some((now, finding));

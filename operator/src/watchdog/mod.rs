@@ -11,6 +11,7 @@ mod settings;
 
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use outrigger_crds::status::EventReason;
 use outrigger_process::kubernetes::watch::ObjectKey;
@@ -33,6 +34,8 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(100);
 /// From the moment in which everything is in place to that in which all of the cluster's proxies know it.
 const SETTLE: Duration = Duration::from_secs(1);
+/// So many Events are published before anything else is done.
+const MAX_UNTOLD: usize = 256;
 /// Nobody is asked again for this long after there was no answer.
 const UNANSWERED: Duration = Duration::from_secs(5);
 
@@ -63,6 +66,8 @@ struct State {
     next_eviction: Instant,
     /// Why nothing is evicted, as logged last.
     held: Option<Reason>,
+    /// Events that wait until nothing more urgent is to be done.
+    untold: Vec<(ObjectReference, Notice)>,
 }
 
 impl Watchdog {
@@ -77,7 +82,7 @@ impl Watchdog {
             let soon = Instant::now() + QUIET;
             let complete = state.watchdog.pods.synced() && admission.borrow().complete();
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return state.tell().await,
                 Ok(()) = pods.changed() => due = due.min(soon),
                 Ok(()) = admission.changed() => {
                     state.unanswered = None;
@@ -137,6 +142,7 @@ impl State {
             unanswered: None,
             next_eviction: Instant::now(),
             held: None,
+            untold: Vec::new(),
         }
     }
 
@@ -161,10 +167,11 @@ impl State {
             }
             None => self.evict_some(&waiting, now).await,
         };
-        if eviction == Some(now) {
+        if eviction == Some(now) && self.untold.len() < MAX_UNTOLD {
             // What is less urgent waits for it.
             return eviction;
         }
+        self.tell().await;
         let retry = match self.watchdog.settings.mode {
             // Nothing is tried twice.
             Mode::Once => None,
