@@ -61,23 +61,20 @@ pub(super) async fn prove(world: &World) -> anyhow::Result<()> {
     let (mut requested, mut restored, mut fewest) = (None, None, BUDGETED);
     within("sidecars in all pods that are replaced", async || {
         sleep(PACE).await;
-        let pods = all(world).await?;
-        let of_budget = || pods.iter().filter(|pod| app(pod) == "budgeted");
-        fewest = fewest.min(of_budget().filter(|pod| is_ready(pod)).count());
-        let staying = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-        let left = staying
-            .filter_map(ResourceExt::uid)
-            .filter(|uid| missed.contains(uid))
-            .count();
-        if left == 0 {
-            requested.get_or_insert_with(|| returned.elapsed());
+        let budgeted = of_budget(world).await?;
+        fewest = fewest.min(budgeted.iter().filter(|pod| is_ready(pod)).count());
+        if requested.is_none() {
+            let staying = remaining(world).await?;
+            if missed.is_disjoint(&staying) {
+                requested = Some(returned.elapsed());
+            }
+        } else if restored.is_none() {
+            let pods = all(world).await?;
+            if count_restored(pods.iter().filter(|pod| is_free(pod))) == missed.len() {
+                restored = Some(returned.elapsed());
+            }
         }
-        let restored_now =
-            |count, of: &mut dyn Iterator<Item = &Pod>| of.filter(|pod| has_ready_sidecar(pod)).count() == count;
-        if restored_now(missed.len(), &mut pods.iter().filter(|pod| is_free(pod))) {
-            restored.get_or_insert_with(|| returned.elapsed());
-        }
-        let done = restored.is_some() && restored_now(BUDGETED, &mut of_budget());
+        let done = restored.is_some() && count_restored(budgeted.iter()) == BUDGETED;
         Ok(done.then_some(()))
     })
     .await?;
@@ -108,6 +105,25 @@ async fn stays(world: &World, bare: &Pod) -> anyhow::Result<()> {
         told.reason.unwrap_or_default()
     );
     Ok(())
+}
+
+async fn of_budget(world: &World) -> anyhow::Result<Vec<Pod>> {
+    let selector = ListParams::default().labels("app=budgeted");
+    Ok(world.seen.pods().list(&selector).await?.items)
+}
+
+/// Uids of the pods whose end nobody requested. Their metadata only: who looks on is not to be what keeps the cluster busy.
+async fn remaining(world: &World) -> anyhow::Result<BTreeSet<String>> {
+    let pods = world.seen.pods().list_metadata(&ListParams::default()).await?;
+    let staying = pods
+        .items
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    Ok(staying.filter_map(ResourceExt::uid).collect())
+}
+
+fn count_restored<'a>(pods: impl Iterator<Item = &'a Pod>) -> usize {
+    pods.filter(|pod| has_ready_sidecar(pod)).count()
 }
 
 async fn all(world: &World) -> anyhow::Result<Vec<Pod>> {

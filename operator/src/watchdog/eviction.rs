@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::join_all, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 use outrigger_process::kubernetes::watch::ObjectKey;
@@ -124,8 +124,8 @@ impl State {
     /// How each went, in the same order.
     async fn evict_all(&self, pods: &[(Owned<'_>, Pod)]) -> Vec<Outcome> {
         let client = &self.watchdog.client;
-        let evictions: Vec<_> = pods.iter().map(|(_, pod)| evict(client, pod)).collect();
-        stream::iter(evictions).buffered(CALLS).collect().await
+        // All are requested before replacements and their starts keep the API server busy.
+        join_all(pods.iter().map(|(_, pod)| evict(client, pod))).await
     }
 
     /// Those that still lack their sidecar and are to be evicted, as they are now.
