@@ -261,7 +261,8 @@ impl Stage {
             let seeded = ListParams::default().labels("app=seeded");
             pods.delete_collection(&DeleteParams::default(), &seeded).await?;
         }
-        self.scale(1).await
+        self.scale(1).await?;
+        self.world.seen.until_injected(true).await
     }
 }
 
