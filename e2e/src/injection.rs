@@ -15,7 +15,6 @@ use crate::{Access, Cluster, install, observe::Observer, sample::container};
 
 const CLUSTER: &str = "injection";
 const SYSTEM: &str = "dapr-system";
-const INJECTOR: &str = "dapr-sidecar-injector";
 /// The watchdog acts on what it watches: its interval never passes here.
 const VALUES: [&str; 3] = [
     r#"dapr_operator.watchInterval="1h""#,
@@ -99,22 +98,6 @@ impl World {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.seen.client.clone(), &self.seen.namespace)
-    }
-
-    /// Scales the injector, and waits until as many of its replicas are ready.
-    async fn scale_injector(&self, replicas: u32) -> anyhow::Result<()> {
-        let deployment = format!("deployment/{INJECTOR}");
-        let scale = ["-n", SYSTEM, "scale", &deployment, &format!("--replicas={replicas}")];
-        self.access.kubectl(scale).await?;
-        if replicas == 0 {
-            // Replicas that are ending still answer.
-            let (pods, gone) = (format!("app={INJECTOR}"), "--for=delete");
-            let wait = ["-n", SYSTEM, "wait", gone, "pod", "-l", &pods, "--timeout=120s"];
-            self.access.kubectl(wait).await?;
-        }
-        let status = ["-n", SYSTEM, "rollout", "status", &deployment, "--timeout=120s"];
-        self.access.kubectl(status).await?;
-        Ok(())
     }
 }
 

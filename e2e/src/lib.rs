@@ -11,6 +11,7 @@ pub mod command;
 pub mod demo;
 pub mod image;
 pub mod injection;
+pub mod injector;
 pub mod install;
 mod node;
 pub mod observe;

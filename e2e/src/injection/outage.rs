@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::{PACE, World, deployment, sidecar};
 use crate::{
+    injector,
     observe::{has_ready_sidecar, within},
     sample::container,
 };
@@ -21,7 +22,7 @@ const REPLICAS: usize = 10;
 const BUDGETED: usize = 6;
 
 pub(super) async fn prove(world: &World) -> anyhow::Result<()> {
-    world.scale_injector(0).await?;
+    injector::scale(&world.seen.client, 0).await?;
     for number in 0..DEPLOYMENTS {
         world
             .apply(&deployment(&format!("free-{number}"), REPLICAS, &json!({}), &[]))
@@ -41,7 +42,7 @@ pub(super) async fn prove(world: &World) -> anyhow::Result<()> {
     world.apply(&bare).await?;
     let pods = within("pods without sidecars", async || {
         sleep(PACE).await;
-        let pods = all(world).await?;
+        let pods = list(world, &ListParams::default()).await?;
         let ready = pods.iter().all(|pod| is_ready(pod) && !is_injected(pod));
         Ok((ready && pods.len() == DEPLOYMENTS * REPLICAS + BUDGETED + 1).then_some(pods))
     })
@@ -56,12 +57,13 @@ pub(super) async fn prove(world: &World) -> anyhow::Result<()> {
         .find(|pod| pod.name_any() == "bare")
         .context("the bare pod")?;
 
-    world.scale_injector(2).await?;
+    injector::scale(&world.seen.client, 2).await?;
     let returned = Instant::now();
+    let of_budget = ListParams::default().labels("app=budgeted");
     let (mut requested, mut restored, mut fewest) = (None, None, BUDGETED);
     within("sidecars in all pods that are replaced", async || {
         sleep(PACE).await;
-        let budgeted = of_budget(world).await?;
+        let budgeted = list(world, &of_budget).await?;
         fewest = fewest.min(budgeted.iter().filter(|pod| is_ready(pod)).count());
         if requested.is_none() {
             let staying = remaining(world).await?;
@@ -69,7 +71,7 @@ pub(super) async fn prove(world: &World) -> anyhow::Result<()> {
                 requested = Some(returned.elapsed());
             }
         } else if restored.is_none() {
-            let pods = all(world).await?;
+            let pods = list(world, &ListParams::default()).await?;
             if count_restored(pods.iter().filter(|pod| is_free(pod))) == missed.len() {
                 restored = Some(returned.elapsed());
             }
@@ -107,11 +109,6 @@ async fn stays(world: &World, bare: &Pod) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn of_budget(world: &World) -> anyhow::Result<Vec<Pod>> {
-    let selector = ListParams::default().labels("app=budgeted");
-    Ok(world.seen.pods().list(&selector).await?.items)
-}
-
 /// Uids of the pods whose end nobody requested. Their metadata only: who looks on is not to be what keeps the cluster busy.
 async fn remaining(world: &World) -> anyhow::Result<BTreeSet<String>> {
     let pods = world.seen.pods().list_metadata(&ListParams::default()).await?;
@@ -126,8 +123,8 @@ fn count_restored<'a>(pods: impl Iterator<Item = &'a Pod>) -> usize {
     pods.filter(|pod| has_ready_sidecar(pod)).count()
 }
 
-async fn all(world: &World) -> anyhow::Result<Vec<Pod>> {
-    Ok(world.seen.pods().list(&ListParams::default()).await?.items)
+async fn list(world: &World, which: &ListParams) -> anyhow::Result<Vec<Pod>> {
+    Ok(world.seen.pods().list(which).await?.items)
 }
 
 fn app(pod: &Pod) -> &str {

@@ -1,6 +1,7 @@
 //! The control plane stops and starts under running apps.
 
 use anyhow::ensure;
+use outrigger_e2e::injector;
 
 use crate::frame::{World, component, sample_app, tests};
 
@@ -55,20 +56,7 @@ async fn the_webhook_heals(world: World) -> anyhow::Result<()> {
 }
 
 async fn the_watchdog_recreates_a_pod_that_missed_injection(world: World) -> anyhow::Result<()> {
-    let injector = "deployment/dapr-sidecar-injector";
-    world
-        .access
-        .kubectl([&SYSTEM[..], &["scale", injector, "--replicas=0"]].concat())
-        .await?;
-    let gone = [
-        "wait",
-        "--for=delete",
-        "pod",
-        "-l",
-        "app=dapr-sidecar-injector",
-        "--timeout=120s",
-    ];
-    world.access.kubectl([&SYSTEM[..], &gone].concat()).await?;
+    injector::scale(&world.seen.client, 0).await?;
     world.apply(&sample_app("missed", "")).await?;
     world
         .kubectl(&["rollout", "status", "deployment/missed", "--timeout=120s"])
@@ -82,10 +70,7 @@ async fn the_watchdog_recreates_a_pod_that_missed_injection(world: World) -> any
         "jsonpath={.items[*].spec.containers[*].name}",
     ];
     ensure!(world.kubectl(&names).await? == "app", "no sidecar without an injector");
-    world
-        .access
-        .kubectl([&SYSTEM[..], &["scale", injector, "--replicas=1"]].concat())
-        .await?;
+    injector::scale(&world.seen.client, 1).await?;
     world.seen.pod_with_sidecar("missed").await?;
     Ok(())
 }

@@ -25,10 +25,16 @@ const AT_ONCE: usize = 64;
 /// A pod and its owner.
 type Owned<'a> = (&'a ObjectKey, &'a Owner);
 
-fn has(batch: &[Owned<'_>], owner: &Owner) -> bool {
-    batch
-        .iter()
-        .any(|(_, other)| other.reference.uid == owner.reference.uid)
+/// Adds a pod to a batch that takes so many, unless it is to go `alone` and the batch has one of its owner.
+fn add<'a>(batch: &mut Vec<Owned<'a>>, most: usize, pod: Owned<'a>, alone: bool) {
+    let has_owner = || {
+        batch
+            .iter()
+            .any(|(_, owner)| owner.reference.uid == pod.1.reference.uid)
+    };
+    if batch.len() < most && !(alone && has_owner()) {
+        batch.push(pod);
+    }
 }
 
 impl State {
@@ -43,21 +49,17 @@ impl State {
             ..=0 => AT_ONCE,
             1.. => 1,
         };
-        let mut next = None;
-        let (mut first, mut more) = (Vec::<Owned<'_>>::new(), Vec::<Owned<'_>>::new());
+        let version = self.watchdog.version();
+        let (mut next, mut first, mut more) = (None, Vec::new(), Vec::new());
         for (key, owner) in waiting {
-            let then = match self.owners.permission(owner, self.watchdog.version(), now) {
+            let then = match self.owners.permission(owner, version, now) {
                 Permission::First | Permission::More { .. } if now < self.next_eviction => self.next_eviction,
                 Permission::First => {
-                    if first.len() < at_once && !has(&first, owner) {
-                        first.push((key, owner));
-                    }
+                    add(&mut first, at_once, (key, owner), true);
                     continue;
                 }
                 Permission::More { alone } => {
-                    if more.len() < at_once && !(alone && has(&more, owner)) {
-                        more.push((key, owner));
-                    }
+                    add(&mut more, at_once, (key, owner), alone);
                     continue;
                 }
                 // Once means that nothing is tried twice.

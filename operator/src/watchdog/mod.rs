@@ -39,7 +39,7 @@ const MAX_UNTOLD: usize = 256;
 /// Nobody is asked again for this long after there was no answer.
 const UNANSWERED: Duration = Duration::from_secs(5);
 
-/// Reason and action of Events. Those about one object that have both in common are one Event, whose note stays the first.
+/// Reason and action of Events.
 const RESTORE: (&str, &str) = (EventReason::SidecarMissing.as_str(), "RestoreSidecar");
 const EVICT: (&str, &str) = (EventReason::SidecarMissing.as_str(), "Evict");
 

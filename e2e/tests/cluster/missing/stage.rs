@@ -8,7 +8,6 @@ use std::{
 use anyhow::{Context, ensure};
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
-    apps::v1::Deployment,
     core::v1::{Pod, Service},
     events::v1::Event,
     rbac::v1::RoleBinding,
@@ -17,7 +16,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use outrigger_e2e::{observe::within, sample::container};
+use outrigger_e2e::{injector, observe::within, sample::container};
 use serde_json::{Value, json};
 
 use super::Told;
@@ -225,20 +224,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until that many replicas of the injector are ready, and no others are there.
     pub(super) async fn scale(&self, replicas: i32) -> anyhow::Result<()> {
-        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), SYSTEM);
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        deployments.patch(INJECTOR, &PatchParams::default(), &patch).await?;
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), SYSTEM);
-        let list = ListParams::default().labels(&format!("app={INJECTOR}"));
-        within(&format!("{replicas} replicas of the injector"), async || {
-            let status = deployments.get(INJECTOR).await?.status.unwrap_or_default();
-            let there = pods.list(&list).await?.items.len();
-            let ready = status.ready_replicas.unwrap_or_default() == replicas;
-            Ok((ready && i32::try_from(there) == Ok(replicas)).then_some(()))
-        })
-        .await
+        injector::scale(&self.client, replicas).await
     }
 
     /// Everything as it was installed: later tests, and whoever keeps the cluster, share it.
