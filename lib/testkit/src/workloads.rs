@@ -101,10 +101,23 @@ impl Workloads {
         id: SpiffeId,
         stop: &CancellationToken,
     ) -> Result<Identity, outrigger_identity::Error> {
-        self.identity_with(KeyAlgorithm::Ed25519, id, stop).await
+        self.identity_from(self, KeyAlgorithm::Ed25519, id, stop).await
     }
 
-    /// The same with a key as webhooks have it, which not every API server takes Ed25519 from.
+    /// The same for somebody who trusts this authority and has its certificate from another one.
+    ///
+    /// # Errors
+    /// The identity library's.
+    pub async fn stranger(
+        &self,
+        issuer: &Self,
+        id: SpiffeId,
+        stop: &CancellationToken,
+    ) -> Result<Identity, outrigger_identity::Error> {
+        self.identity_from(issuer, KeyAlgorithm::Ed25519, id, stop).await
+    }
+
+    /// The same as [`Self::identity`] with a key as webhooks have it, which not every API server takes Ed25519 from.
     ///
     /// # Errors
     /// The identity library's.
@@ -113,17 +126,18 @@ impl Workloads {
         id: SpiffeId,
         stop: &CancellationToken,
     ) -> Result<Identity, outrigger_identity::Error> {
-        self.identity_with(KeyAlgorithm::Rsa2048, id, stop).await
+        self.identity_from(self, KeyAlgorithm::Rsa2048, id, stop).await
     }
 
-    async fn identity_with(
+    async fn identity_from(
         &self,
+        issuer: &Self,
         key: KeyAlgorithm,
         id: SpiffeId,
         stop: &CancellationToken,
     ) -> Result<Identity, outrigger_identity::Error> {
         let anchors = AnchorSource::Static(self.anchors());
-        let issuer = Arc::new(Certified(self.clone(), id));
+        let issuer = Arc::new(Certified(issuer.clone(), id));
         let (identity, renewal) = Identity::with_issuer(anchors, key, issuer)?;
         tokio::spawn(renewal.run(|_| {}, stop.clone()));
         identity.ready().await;

@@ -1,9 +1,12 @@
 //! The binary as the chart runs it: flags, environment, its own identity, health, shutdown.
 
 use std::{
+    error::Error,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::Stdio,
+    sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::{
@@ -15,7 +18,7 @@ use kube::{
 };
 use outrigger_core::{SpiffeId, TrustDomain, control_plane::Service};
 use outrigger_crds::Configuration;
-use outrigger_identity::Expect;
+use outrigger_identity::{Anchors, Expect, anonymous_channel, plain_channel};
 use outrigger_proto::operator::{ListComponentsRequest, operator_client::OperatorClient};
 use outrigger_testkit::{ApiServer, Workloads, eventually};
 use serde_json::json;
@@ -136,10 +139,10 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
     let expected = Service::Operator.spiffe_id(&trust_domain, &namespace).unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
     let channel = workloads
-        .identity(app, &stop)
+        .identity(app.clone(), &stop)
         .await
         .unwrap()
-        .channel(&address, Expect::Id(expected))
+        .channel(&address, Expect::Id(expected.clone()))
         .unwrap();
     let mut sidecar = OperatorClient::new(channel);
     let listed = eventually("the component", async || {
@@ -164,6 +167,11 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
         sidecar.list_components(request).await.unwrap_err().code(),
         tonic::Code::PermissionDenied
     );
+    let request = ListComponentsRequest {
+        namespace: namespace.clone(),
+    };
+    strangers_get_nothing(&workloads, &app, &expected, &address, &request).await;
+    assert!(sidecar.list_components(request).await.is_ok(), "it serves on");
 
     // It leads, so it writes; and when it ends, the next one need not wait.
     let written = async || {
@@ -199,6 +207,37 @@ async fn starts_before_its_configuration_serves_with_mtls_and_ends_well() {
     let status = soon("its end", operator.wait()).await.unwrap();
     assert_eq!(status.code(), Some(0));
     assert_eq!(holder().await.as_deref(), Some(""));
+    stop.cancel();
+}
+
+/// Without a certificate of the operator's authority, and without any, nobody gets as far as a call.
+async fn strangers_get_nothing(
+    workloads: &Workloads,
+    app: &SpiffeId,
+    operator: &SpiffeId,
+    address: &str,
+    request: &ListComponentsRequest,
+) {
+    let (stop, operator) = (CancellationToken::new(), Expect::Id(operator.clone()));
+    let elsewhere = Workloads::new().unwrap();
+    let stranger = workloads.stranger(&elsewhere, app.clone(), &stop).await.unwrap();
+    let anchors = Arc::new(Anchors::from_pem(&workloads.anchors()).unwrap());
+    let anonymous = anonymous_channel(address, &anchors, &operator).await;
+    for (who, channel) in [
+        ("of another authority", stranger.channel(address, operator)),
+        ("without a certificate", anonymous),
+        ("without TLS", plain_channel(address, Duration::from_secs(10))),
+    ] {
+        // A client of TLS 1.3 may take the connection for made until it reads the refusal.
+        if let Ok(channel) = channel {
+            let refused = OperatorClient::new(channel).list_components(request.clone()).await;
+            let status = refused.map(|list| list.into_inner().components.len()).unwrap_err();
+            assert!(
+                status.source().is_some(),
+                "{who}: the connection fails, not the call: {status}"
+            );
+        }
+    }
     stop.cancel();
 }
 
