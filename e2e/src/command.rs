@@ -5,8 +5,13 @@ use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::time::{Duration, timeout};
+
+/// More than what pods are given to end.
+const GRACE: Duration = Duration::from_secs(40);
 
 /// A program that did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +24,25 @@ pub enum Error {
         status: String,
         message: String,
     },
+}
+
+/// Ends a program as a kubelet does: asks, waits, and kills when it does not end by itself. What a program writes at its end is
+/// written then.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub(crate) async fn end(child: &mut Child) -> io::Result<()> {
+    let pid = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(Pid::from_raw);
+    // Without a number it has ended and was waited for.
+    let Some(pid) = pid else { return Ok(()) };
+    kill_process(pid, Signal::TERM)?;
+    match timeout(GRACE, child.wait()).await {
+        Ok(status) => status.map(drop),
+        Err(_) => child.kill().await,
+    }
 }
 
 /// Runs to the end and returns standard output. The program is killed when the caller gives up waiting.

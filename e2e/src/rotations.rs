@@ -8,6 +8,7 @@ mod stage;
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,8 +23,8 @@ use self::{
     stage::{GRACE, SIDECARS, Stage, TTL},
 };
 
-/// Roots that are dropped before it ends.
-const ROTATIONS: usize = 3;
+/// Roots that are replaced before it ends.
+pub const ROTATIONS: usize = 3;
 /// Pause between two rounds of calls.
 const PACE: Duration = Duration::from_millis(100);
 /// A call that begins this shortly before the first root's end may end after it.
@@ -50,24 +51,30 @@ impl Tally {
     }
 }
 
-/// Runs, prints what happened, and fails when a call or a process did.
+/// Runs programs until so many roots were replaced, prints what happened, and fails when a call or a process did.
+///
+/// Without a folder the programs beside this one run.
 ///
 /// # Errors
 /// What failed.
-pub async fn run() -> anyhow::Result<()> {
+pub async fn run(programs: Option<PathBuf>, roots: usize) -> anyhow::Result<()> {
+    let programs = match programs {
+        Some(folder) => folder,
+        None => std::env::current_exe()?.with_file_name(""),
+    };
     println!("setting up (an authority lives for {TTL} s, a new root is announced for {GRACE} s)");
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
-    let mut stage = Stage::set_up(&stop).await?;
+    let mut stage = Stage::set_up(programs, &stop).await?;
     let first = stage.anchors().await?;
     let first_expires = probe::expiry(&first)?;
     let probes = Probes::new(&stage, &first, &stop).await?;
     println!("calls begin");
 
     let began = Instant::now();
-    let limit = Duration::from_secs(TTL) * u32::try_from(ROTATIONS + 2)?;
+    let limit = Duration::from_secs(TTL) * u32::try_from(roots + 2)?;
     let (mut tally, mut anchors, mut dropped) = (Tally::default(), first, 0);
-    while dropped < ROTATIONS {
+    while dropped < roots {
         ensure!(
             began.elapsed() < limit,
             "only {dropped} roots were dropped in {limit:?}"
@@ -103,7 +110,8 @@ pub async fn run() -> anyhow::Result<()> {
             stage.keep_logs().display()
         );
     }
-    println!("{ROTATIONS} roots replaced: 0 calls failed, 0 processes restarted");
+    stage.end().await?;
+    println!("{roots} roots replaced: 0 calls failed, 0 processes restarted");
     Ok(())
 }
 

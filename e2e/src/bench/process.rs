@@ -10,6 +10,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use crate::command::end;
+
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running program; it ends with this.
@@ -46,7 +48,7 @@ impl Process {
 
     /// Ends it and waits.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        self.child.kill().await.context("stop a process")
+        end(&mut self.child).await.context("stop a process")
     }
 }
 

@@ -1,23 +1,30 @@
 //! Rotates the root of all trust under load, and counts what fails.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use outrigger_e2e::rotations;
 
-/// Three rotations of the root under load
+/// Rotations of the root under load
 #[derive(Debug, Parser)]
 struct Args {
     /// In pods of a cluster of its own, in place of processes beside an API server
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["programs", "roots"])]
     pods: bool,
+    /// Folder of the programs to run; without it the one that this program is in
+    #[arg(long)]
+    programs: Option<PathBuf>,
+    /// Roots to be replaced before it ends
+    #[arg(long, default_value_t = rotations::ROTATIONS)]
+    roots: usize,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Args::parse().pods {
+    let args = Args::parse();
+    let result = match args.pods {
         true => rotations::pods::run().await,
-        false => rotations::run().await,
+        false => rotations::run(args.programs, args.roots).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,12 +5,12 @@ mod programs;
 
 use std::{
     path::{Path, PathBuf},
-    process::Child,
     time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
 use axum::{body::Body, http::Request};
+use futures::future;
 use http_body_util::BodyExt;
 use hyper_util::{
     client::legacy::{Client as Http, connect::HttpConnector},
@@ -31,10 +31,11 @@ use outrigger_core::{
 use outrigger_identity::Expect;
 use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
+use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
 use super::{eventually, probe::Target};
-use crate::{ports::free_port, release};
+use crate::{command, ports::free_port, release};
 
 /// Seconds that an authority lives, and that a new root is announced.
 pub(super) const TTL: u64 = 60;
@@ -48,6 +49,7 @@ const DISTRIBUTED: &str = "dapr-root-ca.crt";
 
 pub(super) struct Stage {
     client: Client,
+    programs: PathBuf,
     folder: tempfile::TempDir,
     control_plane: String,
     apps: String,
@@ -61,23 +63,15 @@ pub(super) struct Stage {
     sidecars: Vec<(&'static str, u16)>,
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        for (_, process) in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
 impl Stage {
-    pub(super) async fn set_up(stop: &CancellationToken) -> anyhow::Result<Self> {
+    pub(super) async fn set_up(programs: PathBuf, stop: &CancellationToken) -> anyhow::Result<Self> {
         let server = ApiServer::shared().await;
         server
             .apply_crds(&release::workspace().join("charts/dapr/crds"))
             .await?;
         let mut stage = Self {
             client: server.client(),
+            programs,
             folder: tempfile::tempdir()?,
             control_plane: server.namespace("dapr").await?,
             apps: server.namespace("shop").await?,
@@ -289,6 +283,16 @@ impl Stage {
                 bail!("{name} ended ({status}): {last:?}");
             }
         }
+        Ok(())
+    }
+
+    /// Ends all programs, as a kubelet does.
+    pub(super) async fn end(&mut self) -> anyhow::Result<()> {
+        let ends = self
+            .processes
+            .iter_mut()
+            .map(async |(name, process)| command::end(process).await.with_context(|| format!("end {name}")));
+        future::try_join_all(ends).await?;
         Ok(())
     }
 

@@ -1,13 +1,11 @@
 //! The programs that run: sentries, operator, injector, sidecars, and the app behind these.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{path::Path, process::Stdio};
 
 use anyhow::Context;
 use axum::{Router, routing::any};
 use serde_json::json;
+use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::{DOMAIN, GRACE, SIDECARS, Stage, THRESHOLD, TTL, loopback};
@@ -15,8 +13,7 @@ use crate::ports::free_port;
 
 impl Stage {
     fn start(&mut self, name: &str, program: &str, configure: impl FnOnce(&mut Command)) -> anyhow::Result<()> {
-        // All programs are built into one folder.
-        let path = std::env::current_exe()?.with_file_name(program);
+        let path = self.programs.join(program);
         let log = std::fs::File::create(self.folder.path().join(format!("{name}.log")))?;
         let mut command = Command::new(&path);
         command
@@ -24,7 +21,8 @@ impl Stage {
             .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
             .stdout(log.try_clone()?)
             .stderr(log)
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         configure(&mut command);
         let child = command
             .spawn()
