@@ -28,7 +28,7 @@ define timed
 	@start=$$SECONDS; printf '==> %s\n' "$(1)"; $(2); printf '==> %s: %d s\n' "$(1)" "$$((SECONDS - start))"
 endef
 
-.PHONY: help demo test test-unit test-api test-cluster rotations rotations-pods injection races outages upstream-encoder prove bench bench-signing bench-fanout bench-admission fuzz lint check generate kubernetes cluster cluster-down images tools prepared-cache
+.PHONY: help demo test test-unit test-api test-cluster rotations rotations-pods injection races outages upstream-encoder prove bench bench-signing bench-fanout bench-admission fuzz lint check generate kubernetes cluster cluster-down recording images tools prepared-cache
 
 help: ## List the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,6 +131,10 @@ cluster: kubernetes ## Start the local Kubernetes alone, and print how to use it
 
 cluster-down: tools ## Stop the local Kubernetes and remove everything of it
 	@$(CLUSTER) down
+
+recording: kubernetes ## Records how the programs run, for the compiler and the linker: after new dependencies or a new compiler
+	@cargo build $(CARGO_FLAGS) --quiet -p outrigger-e2e --bins
+	$(call timed,recording,$(CARGO_TARGET_DIR)/debug/recording)
 
 images: tools ## Image archives, without Docker
 	$(call timed,images,$(CLUSTER) images build)

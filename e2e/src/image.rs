@@ -176,7 +176,8 @@ fn append(archive: &mut tar::Builder<impl Write>, path: &str, mode: u32, owner: 
     archive.append_data(&mut header(mode, owner, content.len()), path, content)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256 in the usual spelling.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     digest::digest(&digest::SHA256, bytes)
         .as_ref()
         .iter()

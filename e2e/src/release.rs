@@ -1,11 +1,14 @@
 //! The project's own images: static binaries, built by cargo, each alone in an image.
 
+mod recorded;
+pub mod recording;
+
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
 };
 
-use aws_lc_rs::digest;
+use outrigger_testkit::toolchain;
 use tokio::process::Command;
 
 use crate::{
@@ -17,6 +20,9 @@ use crate::{
 pub const REGISTRY: &str = "localhost/outrigger";
 /// Tag of the images, as in the chart's values.
 pub const TAG: &str = env!("CARGO_PKG_VERSION");
+
+/// Between flags, as cargo has it.
+const SEPARATOR: &str = "\u{1f}";
 
 /// Binaries, the packages they come from, and so the images.
 const BINARIES: [(&str, &str); 5] = [
@@ -40,6 +46,10 @@ pub enum Error {
     Write(PathBuf, #[source] io::Error),
     #[error("`rustc -vV` does not name the host")]
     Host,
+    #[error("could not read {0}")]
+    Read(PathBuf, #[source] io::Error),
+    #[error(transparent)]
+    Cache(#[from] toolchain::Error),
 }
 
 /// An image and where its archive is.
@@ -59,14 +69,12 @@ pub struct Archive {
 /// # Errors
 /// cargo's failure, with its output, or an archive that cannot be written.
 pub async fn build() -> Result<Vec<Archive>, Error> {
-    let host = host().await?;
-    let target = target_folder();
-    compile(&host).await?;
-    let folder = target.join("images");
+    let binaries = current().await?;
+    let folder = target_folder().join("images");
     fs::create_dir_all(&folder).map_err(|error| Error::Write(folder.clone(), error))?;
     BINARIES
         .iter()
-        .map(|(name, _)| pack(name, &target.join(&host).join("release").join(name), &folder))
+        .map(|(name, _)| pack(name, &binaries.join(name), &folder))
         .collect()
 }
 
@@ -75,39 +83,40 @@ pub async fn build() -> Result<Vec<Archive>, Error> {
 /// # Errors
 /// cargo's failure, with its output.
 pub async fn binary(name: &str) -> Result<PathBuf, Error> {
-    let host = host().await?;
-    compile(&host).await?;
-    Ok(target_folder().join(host).join("release").join(name))
+    Ok(current().await?.join(name))
 }
 
-/// A static binary needs nothing else in its image. The target is named, so that the flags do not reach build scripts.
-async fn compile(host: &str) -> Result<(), Error> {
+/// Builds the binaries with all that is known of how they run, and returns their folder.
+async fn current() -> Result<PathBuf, Error> {
+    let host = host().await?;
+    compile(&host, &target_folder(), &recorded::flags(&host)?).await
+}
+
+/// Builds the binaries into a target folder and returns where they are. A static binary needs nothing else in its image.
+async fn compile(host: &str, target: &Path, flags: &[String]) -> Result<PathBuf, Error> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // The target is named, so that the flags do not reach build scripts.
     cargo
         .current_dir(workspace())
-        .args(["build", "--locked", "--release", "--quiet", "--target", host]);
+        .args(["build", "--locked", "--release", "--quiet", "--target", host])
+        .env("CARGO_TARGET_DIR", target);
     for (binary, package) in BINARIES {
         cargo.args(["--package", package, "--bin", binary]);
     }
-    let flags = format!(
-        "CARGO_TARGET_{}_RUSTFLAGS",
-        host.to_uppercase().replace(['-', '.'], "_")
-    );
     // Relocations in the short form: a fifteenth of each binary is nothing else otherwise. glibc knows it since 2.36.
-    cargo
-        .env(
-            flags,
-            "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs",
-        )
-        .env_remove("RUSTFLAGS");
+    let mut all = ["-Ctarget-feature=+crt-static", "-Clink-arg=-Wl,-z,pack-relative-relocs"].join(SEPARATOR);
+    for flag in flags {
+        all += SEPARATOR;
+        all += flag;
+    }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", all);
     command::run(cargo).await?;
-    Ok(())
+    Ok(target.join(host).join("release"))
 }
 
 fn pack(name: &str, binary: &Path, folder: &Path) -> Result<Archive, Error> {
     let content = fs::read(binary).map_err(|error| Error::Missing(binary.to_owned(), error))?;
-    let digest = digest::digest(&digest::SHA256, &content);
-    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = image::hex(&content);
     let path = folder.join(format!("{name}.tar"));
     let mark = folder.join(format!("{name}.sha256"));
     let image = format!("{REGISTRY}/{name}:{TAG}");

@@ -1,0 +1,202 @@
+//! Records how the programs run: once with counters in them, once with Valgrind looking on, as it sees the libraries that have
+//! no counters too. What is exercised are the benchmarks and a rotation of the root.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, ensure};
+use flate2::{Compression, write::GzEncoder};
+use tokio::process::Command;
+
+use super::recorded::{COUNTS, HOST, ORDER, TOOLCHAIN, counted, folder};
+use crate::command::run;
+
+/// Programs that are recorded.
+const PROGRAMS: [&str; 4] = ["operator", "injector", "sentry", "daprd"];
+
+/// What each benchmark is asked for.
+struct Effort {
+    admission: &'static [&'static str],
+    signing: &'static [&'static str],
+    fanout: &'static [&'static str],
+}
+
+/// Enough for counts that mean something.
+const FULL: Effort = Effort {
+    admission: &["--seconds", "4"],
+    signing: &["--certificates", "2000", "--storm", "500"],
+    fanout: &["--sidecars", "500", "--edits", "40"],
+};
+/// Enough for everything to run once, fifty times slower.
+const LIGHT: Effort = Effort {
+    admission: &["--seconds", "2", "--connections", "2", "--rates", "20"],
+    signing: &["--certificates", "60", "--storm", "20"],
+    fanout: &["--sidecars", "10", "--edits", "5"],
+};
+
+/// Records, and writes it where releases read it.
+///
+/// # Errors
+/// What failed, also when a tool is missing or this is another host than releases are made on.
+pub async fn record() -> anyhow::Result<()> {
+    let host = super::host().await?;
+    ensure!(host == HOST, "recordings are made on {HOST}, this is {host}");
+    let profdata = llvm_profdata(&host).await?;
+    run(with("valgrind", &["--version"]))
+        .await
+        .context("install Valgrind")?;
+
+    let began = Instant::now();
+    let say = |what: &str| println!("{:>5} s: {what}", began.elapsed().as_secs());
+    let target = super::target_folder().join("recording");
+    let work = tempfile::tempdir()?;
+    let raw = work.path().join("raw");
+    say("compiling with counters");
+    let counting = [format!("-Cprofile-generate={}", raw.display())];
+    let programs = super::compile(&host, &target.join("counting"), &counting).await?;
+    say("exercising");
+    exercise(&programs, &FULL).await?;
+    let counts = work.path().join(COUNTS);
+    let mut merge = with(&profdata, &["merge", "-sparse", "-o"]);
+    merge.arg(&counts);
+    for file in fs::read_dir(&raw).context("the counters wrote nothing")? {
+        merge.arg(file?.path());
+    }
+    run(merge).await?;
+
+    say("compiling with the counts, symbols kept");
+    // Last wins: cargo's own flag says to strip.
+    let named = [counted(&counts), vec!["-Cstrip=none".to_owned()]].concat();
+    let programs = super::compile(&host, &target.join("named"), &named).await?;
+    say("exercising under Valgrind");
+    let (watched, seen) = (work.path().join("watched"), work.path().join("seen"));
+    watch(&programs, &watched, &seen)?;
+    exercise(&watched, &LIGHT).await?;
+    let mut order = BTreeSet::new();
+    for file in fs::read_dir(&seen)? {
+        order.extend(functions(&fs::read_to_string(file?.path())?));
+    }
+
+    let folder = folder();
+    fs::create_dir_all(&folder)?;
+    let lines: String = order.iter().map(|name| format!("{name}\n")).collect();
+    pack(&folder, ORDER, lines.as_bytes())?;
+    pack(&folder, COUNTS, &fs::read(&counts)?)?;
+    fs::write(folder.join(TOOLCHAIN), compiler().await?)?;
+    // Gigabytes that nothing else uses.
+    fs::remove_dir_all(&target)?;
+    say(&format!("recorded, {} functions ran", order.len()));
+    Ok(())
+}
+
+/// Runs programs of a folder; the load programs are beside this one.
+async fn exercise(programs: &Path, effort: &Effort) -> anyhow::Result<()> {
+    let here = std::env::current_exe()?;
+    for (what, flag, program, args) in [
+        ("admission", "--injector", "injector", effort.admission),
+        ("signing", "--sentry", "sentry", effort.signing),
+        ("fanout", "--operator", "operator", effort.fanout),
+    ] {
+        let mut bench = with(here.with_file_name("bench"), &[what, flag]);
+        bench.arg(programs.join(program)).args(args);
+        print!("{}", run(bench).await?);
+    }
+    let mut rotations = with(here.with_file_name("rotations"), &["--roots", "1", "--programs"]);
+    rotations.arg(programs);
+    print!("{}", run(rotations).await?);
+    Ok(())
+}
+
+/// Makes a folder with a script for each program, which runs it under Valgrind.
+fn watch(programs: &Path, scripts: &Path, seen: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(scripts)?;
+    fs::create_dir_all(seen)?;
+    for name in PROGRAMS {
+        let (script, program) = (scripts.join(name), programs.join(name));
+        let text = format!(
+            "#!/bin/sh\nexec valgrind --quiet --tool=callgrind --demangle=no --callgrind-out-file='{}/%p' '{}' \"$@\"\n",
+            seen.display(),
+            program.display()
+        );
+        fs::write(&script, text)?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// The functions that Callgrind saw, and those that a newer processor runs in their place: Valgrind knows no AVX-512, and for
+/// AWS-LC it is a processor with an `_alt`.
+fn functions(callgrind: &str) -> BTreeSet<String> {
+    let seen = callgrind.lines().filter_map(|line| {
+        let (kind, rest) = line.split_once("=(")?;
+        let (_, name) = rest.split_once(") ")?;
+        // A recursion's depth follows.
+        let name = name.split_once('\'').map_or(name, |(name, _)| name);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_.$".contains(c);
+        (matches!(kind, "fn" | "cfn") && name.chars().all(plain) && !name.starts_with("0x")).then_some(name)
+    });
+    let mut names = BTreeSet::new();
+    for name in seen {
+        names.extend([("_alt", ""), ("_avx2", "_evex")].iter().filter_map(|(end, other)| {
+            let name = name.strip_suffix(end)?;
+            Some(format!("{name}{other}"))
+        }));
+        names.insert(name.to_owned());
+    }
+    names
+}
+
+/// LLVM's tool of the same version as the compiler's.
+async fn llvm_profdata(host: &str) -> anyhow::Result<PathBuf> {
+    let sysroot = run(with("rustc", &["--print", "sysroot"])).await?;
+    let path = format!("{}/lib/rustlib/{host}/bin/llvm-profdata", sysroot.trim());
+    ensure!(Path::new(&path).is_file(), "run `rustup component add llvm-tools`");
+    Ok(path.into())
+}
+
+/// The compiler's version, as toolchain files name it.
+async fn compiler() -> anyhow::Result<String> {
+    let version = run(with("rustc", &["--version"])).await?;
+    Ok(version.split(' ').nth(1).context("rustc's version")?.to_owned())
+}
+
+/// In the checkout, since its toolchain file decides which compiler it is.
+fn with(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(super::workspace()).args(args);
+    command
+}
+
+fn pack(folder: &Path, name: &str, content: &[u8]) -> anyhow::Result<()> {
+    let file = fs::File::create(folder.join(format!("{name}.gz")))?;
+    let mut packed = GzEncoder::new(file, Compression::best());
+    packed.write_all(content)?;
+    packed.finish()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_named_once_each() {
+        let callgrind = "events: Ir\nfn=(1) _ZN4main17h0E\ncfn=(2) _RNvC3std2io'2\ncfn=(1)\nfn=(3) (below main)\n\
+                         fn=(4) 0x0000000000401000\nob=(1) /tmp/injector\nfn=(5) x25519_alt\ncfn=(6) __strlen_avx2\n";
+        let expected = [
+            "_RNvC3std2io",
+            "_ZN4main17h0E",
+            "__strlen_avx2",
+            "__strlen_evex",
+            "x25519",
+            "x25519_alt",
+        ];
+        assert_eq!(functions(callgrind), BTreeSet::from(expected.map(str::to_owned)));
+    }
+}
