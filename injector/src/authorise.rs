@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::{
     glob::{Glob, GlobError},
     pod::or_default,
+    text::Text,
 };
 
 /// Service accounts that create pods in every cluster, or are known to create pods on behalf of users.
@@ -60,13 +61,13 @@ pub struct Account {
 /// Who asks, as the API server tells it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Requester {
-    #[serde(deserialize_with = "or_default")]
-    pub username: String,
-    #[serde(deserialize_with = "or_default")]
-    pub uid: String,
-    #[serde(deserialize_with = "or_default")]
-    pub groups: Vec<String>,
+pub struct Requester<'a> {
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub username: Text<'a>,
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub uid: Text<'a>,
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub groups: Vec<Text<'a>>,
 }
 
 impl Allowed {
@@ -121,10 +122,10 @@ impl Allowed {
     }
 
     /// Whether the requester may; `uid_known` says whether a UID is that of one of [`Allowed::literals`].
-    pub fn permits(&self, requester: &Requester, uid_known: impl FnOnce(&str) -> bool) -> bool {
+    pub fn permits(&self, requester: &Requester<'_>, uid_known: impl FnOnce(&str) -> bool) -> bool {
         self.permits_name(&requester.username)
             || (!requester.uid.is_empty() && uid_known(&requester.uid))
-            || requester.groups.iter().any(|group| group == MASTERS)
+            || requester.groups.iter().any(|group| **group == *MASTERS)
     }
 
     fn permits_name(&self, username: &str) -> bool {
@@ -224,7 +225,7 @@ mod tests {
             groups: vec![],
         };
         assert!(allowed.permits(&requester, |uid| uid == "u-1"));
-        requester.uid.clear();
+        requester.uid = "".into();
         assert!(!allowed.permits(&requester, |_| true), "no UID matches no account");
     }
 

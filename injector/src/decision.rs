@@ -1,6 +1,6 @@
 //! What to answer to a review: the checks, in upstream's order. No I/O: the cluster is a snapshot.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Deref};
 
 use outrigger_core::{app_id, text::shortened};
 use outrigger_proto::outrigger::operator::v1::{Owner, Refusal};
@@ -103,7 +103,7 @@ pub enum Outcome {
 
 /// Decides a review.
 pub fn decide(request: &Request<'_>, context: Context<'_>) -> Decision {
-    if request.kind.kind != "Pod" {
+    if &*request.kind.kind != "Pod" {
         return Decision {
             warnings: vec![warnings::not_a_pod(&request.kind.kind)],
             ..plain(Answer::Allowed, Outcome::NotAPod, String::new())
@@ -147,7 +147,7 @@ fn name(text: &str) -> String {
 }
 
 /// Who asked for a sidecar, or seems to have, and gets none for a reason that can be mended here: a static pod has another.
-fn refusal(pod: &Pod, namespace: &str, decision: &Decision) -> Option<Refusal> {
+fn refusal(pod: &Pod<'_>, namespace: &str, decision: &Decision) -> Option<Refusal> {
     if pod.is_static() {
         return None;
     }
@@ -175,7 +175,7 @@ fn refusal(pod: &Pod, namespace: &str, decision: &Decision) -> Option<Refusal> {
     })
 }
 
-fn judge(pod: &Result<Pod, String>, request: &Request<'_>, context: Context<'_>) -> Decision {
+fn judge(pod: &Result<Pod<'_>, String>, request: &Request<'_>, context: Context<'_>) -> Decision {
     // What cannot be decoded counts as enabled, so that the requester is told.
     let label = pod.as_ref().map(metric_label).unwrap_or_default();
     if let Ok(pod) = pod
@@ -208,12 +208,12 @@ fn judge(pod: &Result<Pod, String>, request: &Request<'_>, context: Context<'_>)
 
 /// Only `true`, in any case and without white space around it: the operator's watchdog is more lenient, upstream's injector is
 /// not.
-fn is_enabled(pod: &Pod) -> bool {
+fn is_enabled(pod: &Pod<'_>) -> bool {
     pod.annotation(key::ENABLED)
         .is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
-fn inject(pod: &Pod, namespace: &str, context: Context<'_>, label: String) -> Decision {
+fn inject(pod: &Pod<'_>, namespace: &str, context: Context<'_>, label: String) -> Decision {
     let denied = |message: String, label| plain(Answer::denied(message), Outcome::Denied, label);
     let Some(trust_anchors) = context.trust_anchors else {
         return denied("the injector has no trust anchors yet".to_owned(), label);
@@ -222,7 +222,7 @@ fn inject(pod: &Pod, namespace: &str, context: Context<'_>, label: String) -> De
         let ours = pod.metadata.labels.get(outrigger_core::annotations::LABEL_INJECTED);
         return Decision {
             // The API server asks again after other webhooks changed the pod.
-            warnings: match ours.map(String::as_str) {
+            warnings: match ours.map(Deref::deref) {
                 Some("true") => Vec::new(),
                 _ => vec![warnings::foreign_sidecar()],
             },
@@ -264,7 +264,7 @@ fn inject(pod: &Pod, namespace: &str, context: Context<'_>, label: String) -> De
     }
 }
 
-fn metric_label(pod: &Pod) -> String {
+fn metric_label(pod: &Pod<'_>) -> String {
     pod.annotation(key::APP_ID).unwrap_or(&pod.metadata.name).to_owned()
 }
 

@@ -18,5 +18,6 @@ pub mod registration;
 pub mod review;
 pub mod settings;
 pub mod sidecar;
+pub mod text;
 pub mod warnings;
 pub mod webhook;

@@ -7,14 +7,16 @@ use outrigger_core::text::shortened;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{authorise::Requester, patch::Operations, pod::or_default};
+use crate::{authorise::Requester, patch::Operations, pod::or_default, text::Text};
 
 /// A review as the API server sends it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Review<'a> {
-    pub api_version: Option<String>,
-    pub kind: Option<String>,
+    #[serde(borrow)]
+    pub api_version: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub kind: Option<Text<'a>>,
     #[serde(borrow)]
     pub request: Option<Request<'a>>,
 }
@@ -22,27 +24,27 @@ pub struct Review<'a> {
 /// Repeated in the answer as found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Types {
+pub struct Types<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub api_version: Option<String>,
+    pub api_version: Option<Text<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
+    pub kind: Option<Text<'a>>,
 }
 
 /// What is asked. The object stays text until it is known to matter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Request<'a> {
-    #[serde(deserialize_with = "or_default")]
-    pub uid: String,
-    #[serde(deserialize_with = "or_default")]
-    pub kind: Kind,
-    #[serde(deserialize_with = "or_default")]
-    pub namespace: String,
-    #[serde(deserialize_with = "or_default")]
-    pub operation: String,
-    #[serde(deserialize_with = "or_default")]
-    pub user_info: Requester,
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub uid: Text<'a>,
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub kind: Kind<'a>,
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub namespace: Text<'a>,
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub operation: Text<'a>,
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub user_info: Requester<'a>,
     /// Nothing will be stored.
     #[serde(deserialize_with = "or_default")]
     pub dry_run: bool,
@@ -52,13 +54,16 @@ pub struct Request<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Kind {
-    #[serde(deserialize_with = "or_default")]
-    pub kind: String,
+pub struct Kind<'a> {
+    #[serde(borrow, deserialize_with = "or_default")]
+    pub kind: Text<'a>,
 }
 
 /// Bytes of what a denial says: as much as all warnings take together. Mistakes are quoted, and may be as long as the review.
 const MAX_DENIAL: usize = 4096;
+
+/// Bytes of most answers without their patch.
+const ENVELOPE_SIZE: usize = 1024;
 
 /// What is answered.
 #[derive(Debug)]
@@ -78,9 +83,9 @@ impl Answer {
 
 /// The answer with its envelope.
 #[derive(Debug)]
-pub struct Reply {
-    pub types: Types,
-    pub uid: String,
+pub struct Reply<'a> {
+    pub types: Types<'a>,
+    pub uid: Text<'a>,
     pub answer: Answer,
     pub warnings: Vec<String>,
     /// The API server puts the webhook's name in front of the keys.
@@ -90,8 +95,8 @@ pub struct Reply {
 /// Why a body is no review, with what could still be read of it.
 #[derive(Debug)]
 pub struct Undecodable {
-    pub types: Types,
-    pub uid: String,
+    pub types: Types<'static>,
+    pub uid: Text<'static>,
     pub error: serde_json::Error,
 }
 
@@ -103,7 +108,7 @@ pub struct Undecodable {
 pub fn decode(body: &[u8]) -> Result<Review<'_>, Box<Undecodable>> {
     serde_json::from_slice(body).map_err(|error| {
         let readable: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-        let text = |pointer: &str| Some(readable.pointer(pointer)?.as_str()?.to_owned());
+        let text = |pointer: &str| Some(Text::from(readable.pointer(pointer)?.as_str()?.to_owned()));
         Box::new(Undecodable {
             types: Types {
                 api_version: text("/apiVersion"),
@@ -115,18 +120,14 @@ pub fn decode(body: &[u8]) -> Result<Review<'_>, Box<Undecodable>> {
     })
 }
 
-impl Reply {
+impl Reply<'_> {
     /// # Errors
     /// Never in practice: all parts have string keys and finite numbers.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let patch = match &self.answer {
-            Answer::Patched(operations) => Some(BASE64_STANDARD.encode(operations.as_json())),
-            _ => None,
-        };
         #[derive(Serialize)]
         struct Envelope<'a> {
             #[serde(flatten)]
-            types: &'a Types,
+            types: &'a Types<'a>,
             response: Response<'a>,
         }
         #[derive(Serialize)]
@@ -136,9 +137,6 @@ impl Reply {
             allowed: bool,
             #[serde(skip_serializing_if = "Option::is_none")]
             status: Option<Status<'a>>,
-            /// Base64, as Go encodes bytes.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            patch: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             patch_type: Option<&'a str>,
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -151,25 +149,47 @@ impl Reply {
             metadata: serde_json::Map<String, serde_json::Value>,
             message: &'a str,
         }
-        serde_json::to_vec(&Envelope {
+        let (patch, denial) = match &self.answer {
+            Answer::Allowed => (None, None),
+            Answer::Denied(message) => (None, Some(message)),
+            Answer::Patched(operations) => (Some(operations.as_json()), None),
+        };
+        let envelope = Envelope {
             types: &self.types,
             response: Response {
                 uid: &self.uid,
-                allowed: !matches!(self.answer, Answer::Denied(_)),
-                status: match &self.answer {
-                    Answer::Denied(message) => Some(Status {
-                        metadata: serde_json::Map::new(),
-                        message,
-                    }),
-                    _ => None,
-                },
-                patch_type: patch.as_ref().map(|_| "JSONPatch"),
-                patch: patch.as_deref(),
+                allowed: denial.is_none(),
+                status: denial.map(|message| Status {
+                    metadata: serde_json::Map::new(),
+                    message,
+                }),
+                patch_type: patch.map(|_| "JSONPatch"),
                 warnings: &self.warnings,
                 audit_annotations: &self.audit,
             },
-        })
+        };
+        let mut json = Vec::with_capacity(ENVELOPE_SIZE + patch.map_or(0, <[u8]>::len) / 3 * 4);
+        serde_json::to_writer(&mut json, &envelope)?;
+        if let Some(patch) = patch {
+            add_patch(&mut json, patch);
+        }
+        Ok(json)
     }
+}
+
+/// Adds a patch to an answer, whose last member is the response: in base64, as Go encodes bytes, which as a string of JSON has
+/// nothing to escape. Most of an answer is this.
+fn add_patch(answer: &mut Vec<u8>, patch: &[u8]) {
+    const END: &[u8] = b"}}";
+    debug_assert!(answer.ends_with(END));
+    answer.truncate(answer.len() - END.len());
+    answer.extend_from_slice(br#","patch":""#);
+    let begin = answer.len();
+    answer.resize(begin + patch.len().div_ceil(3) * 4, b'=');
+    let length = BASE64_STANDARD.encode_slice(patch, &mut answer[begin..]);
+    answer.truncate(begin + length.expect("there is room for every three bytes as four"));
+    answer.push(b'"');
+    answer.extend_from_slice(END);
 }
 
 #[cfg(test)]
@@ -177,7 +197,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn encoded(answer: Answer, warnings: Vec<String>, types: Types) -> Value {
+    fn encoded(answer: Answer, warnings: Vec<String>, types: Types<'_>) -> Value {
         let reply = Reply {
             types,
             uid: "u".into(),
@@ -226,8 +246,8 @@ mod tests {
         let review = decode(body.as_bytes()).unwrap();
         assert_eq!(review.kind.as_deref(), Some("AdmissionReview"));
         let request = review.request.unwrap();
-        assert_eq!((request.uid.as_str(), request.kind.kind.as_str()), ("u", "Pod"));
-        assert_eq!(request.user_info.username, "jane");
+        assert_eq!((&*request.uid, &*request.kind.kind), ("u", "Pod"));
+        assert_eq!(&*request.user_info.username, "jane");
         assert_eq!(request.object.unwrap().get(), r#"{"a":1}"#);
         assert!(decode(br#"{"request":null}"#).unwrap().request.is_none());
     }
@@ -235,8 +255,8 @@ mod tests {
     #[test]
     fn keeps_the_uid_of_what_it_cannot_decode() {
         let broken = decode(br#"{"kind":"AdmissionReview","request":{"uid":"u","namespace":5}}"#).unwrap_err();
-        assert_eq!(broken.uid, "u");
+        assert_eq!(&*broken.uid, "u");
         assert_eq!(broken.types.kind.as_deref(), Some("AdmissionReview"));
-        assert_eq!(decode(b"{").unwrap_err().uid, "");
+        assert_eq!(decode(b"{").unwrap_err().uid.len(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! What one sidecar is to be: built-in defaults, then the injector's settings, then the pod's annotations. An annotation that
 //! exists is applied even when it is empty.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::Deref};
 
 use outrigger_core::annotations::truthy;
 
@@ -91,7 +91,7 @@ pub struct AppHealth<'a> {
 }
 
 impl<'a> Sidecar<'a> {
-    pub fn resolve(pod: &'a Pod, settings: &'a Settings) -> Self {
+    pub fn resolve(pod: &'a Pod<'a>, settings: &'a Settings) -> Self {
         let from = Reader(&pod.metadata.annotations);
         Self {
             app_id: pod.app_id(),
@@ -201,11 +201,11 @@ fn unquoted(value: &str) -> &str {
 }
 
 /// Reads typed values. What cannot be read counts as absent; [`crate::warnings`] tells the user.
-struct Reader<'a>(&'a Map);
+struct Reader<'a>(&'a Map<'a>);
 
 impl<'a> Reader<'a> {
     fn get(&self, key: &str) -> Option<&'a str> {
-        self.0.get(key).map(String::as_str)
+        self.0.get(key).map(Deref::deref)
     }
 
     fn text(&self, key: &str, default: &'a str) -> &'a str {
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn integers_follow_go() {
-        let map: Map = [
+        let map: Map<'_> = [
             ("a", "+5"),
             ("b", "-5"),
             ("c", " 5"),
@@ -247,7 +247,7 @@ mod tests {
             ("e", ""),
             ("f", "2147483648"),
         ]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .map(|(key, value)| (key.into(), value.into()))
         .into();
         let from = Reader(&map);
         assert_eq!((from.int("a"), from.int("b"), from.int("c")), (Some(5), Some(-5), None));

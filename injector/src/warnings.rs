@@ -19,7 +19,7 @@ const MAX_COUNT: usize = 12;
 const MAX_OF_A_KIND: usize = 32;
 
 /// Why `dapr.io/enabled` of a pod without a sidecar looks like a mistake, if it does.
-pub fn not_enabled(pod: &Pod) -> Option<String> {
+pub fn not_enabled(pod: &Pod<'_>) -> Option<String> {
     match pod.annotation(key::ENABLED) {
         Some(value) if truthy(value) => Some(format!(
             "no Dapr sidecar: annotation {} is {value:?}, and only \"true\" asks for one",
@@ -91,11 +91,15 @@ pub fn no_name() -> String {
 }
 
 /// All mistakes in the annotations of a pod that gets a sidecar.
-pub fn of_pod(pod: &Pod, sidecar: &Sidecar<'_>) -> Vec<String> {
-    let mut warnings: Vec<String> = TABLE
-        .iter()
-        .filter_map(|annotation| Some((annotation, pod.annotation(annotation.key)?)))
-        .flat_map(|(annotation, value)| of_value(*annotation, value))
+pub fn of_pod(pod: &Pod<'_>, sidecar: &Sidecar<'_>) -> Vec<String> {
+    let mut known: Vec<(usize, &str)> = prefixed(pod)
+        .filter_map(|(found, value)| Some((TABLE.iter().position(|known| known.key == found)?, value)))
+        .collect();
+    // In the order of the table.
+    known.sort_unstable();
+    let mut warnings: Vec<String> = known
+        .into_iter()
+        .flat_map(|(at, value)| of_value(TABLE[at], value))
         .collect();
     warnings.extend(unknown_keys(pod).map(|(found, suggestion)| match suggestion {
         Some(known) => format!("annotation {found} is unknown; did you mean {known}?"),
@@ -212,16 +216,20 @@ fn is_resource(annotation: &str) -> bool {
 }
 
 /// Annotations with Dapr's prefix that nobody reads, each with the known one it resembles.
-fn unknown_keys(pod: &Pod) -> impl Iterator<Item = (&str, Option<&'static str>)> {
+fn unknown_keys<'a>(pod: &'a Pod<'_>) -> impl Iterator<Item = (&'a str, Option<&'static str>)> {
     let known = || TABLE.iter().map(|annotation| annotation.key).chain(OF_OTHERS);
-    pod.metadata
-        .annotations
-        .keys()
-        .map(String::as_str)
-        .filter(|found| found.starts_with(PREFIX))
+    prefixed(pod)
+        .map(|(found, _)| found)
         .filter(move |found| !known().any(|key| key == *found))
         .take(MAX_OF_A_KIND)
         .map(move |found| (found, nearest(found, known())))
+}
+
+/// Annotations with Dapr's prefix.
+fn prefixed<'a>(pod: &'a Pod<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let all = pod.metadata.annotations.iter();
+    all.map(|(key, value)| (&**key, &**value))
+        .filter(|(key, _)| key.starts_with(PREFIX))
 }
 
 /// Makes warnings fit into an answer: one line each, not too long, not too many.

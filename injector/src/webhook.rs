@@ -124,7 +124,7 @@ impl Webhook {
         )
     }
 
-    fn encode(&self, reply: &Reply, app_id: &str) -> Response {
+    fn encode(&self, reply: &Reply<'_>, app_id: &str) -> Response {
         match reply.encode() {
             Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
             Err(error) => {
@@ -166,13 +166,13 @@ fn is_json(headers: &HeaderMap) -> bool {
 fn log(request: &review::Request<'_>, decision: &Decision) {
     // Whoever sends a review chooses how long these are.
     let [namespace, app_id, uid, user, operation] = [
-        &request.namespace,
+        &*request.namespace,
         &decision.app_id,
         &request.uid,
         &request.user_info.username,
         &request.operation,
     ]
-    .map(|text| shortened(text.clone(), MAX_NAME));
+    .map(|text| shortened(text.to_owned(), MAX_NAME));
     match (decision.outcome, &decision.answer) {
         (Outcome::NotEnabled | Outcome::NotAPod | Outcome::NotCreated, _) => {}
         (Outcome::NotAllowed, _) => {

@@ -26,7 +26,7 @@ pub(super) fn sockets_mount(sidecar: &Sidecar<'_>) -> Option<VolumeMount> {
 }
 
 /// Adds variables that the container at `path` does not set itself.
-pub(super) fn add_env(operations: &mut Operations, path: &str, container: &Container, variables: &[EnvVar]) {
+pub(super) fn add_env(operations: &mut Operations, path: &str, container: &Container<'_>, variables: &[EnvVar]) {
     let new: Vec<&EnvVar> = variables
         .iter()
         .filter(|variable| !container.has_env(&variable.name))
@@ -36,9 +36,9 @@ pub(super) fn add_env(operations: &mut Operations, path: &str, container: &Conta
 }
 
 /// Adds a mount unless the container at `path` has one of that name or at that mount path.
-pub(super) fn add_mount(operations: &mut Operations, path: &str, container: &Container, mount: &VolumeMount) {
+pub(super) fn add_mount(operations: &mut Operations, path: &str, container: &Container<'_>, mount: &VolumeMount) {
     let mut existing = container.volume_mounts.iter();
-    if existing.any(|other| other.name == mount.name || other.mount_path == mount.mount_path) {
+    if existing.any(|other| *other.name == *mount.name || *other.mount_path == *mount.mount_path) {
         return;
     }
     let list = format!("{path}/volumeMounts");

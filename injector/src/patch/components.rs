@@ -65,16 +65,16 @@ impl Components {
     /// `brought` are the containers of Components in the pod's namespace; those of other apps are passed over, and so is a
     /// second one of the same image. What cannot be read is skipped with a warning.
     pub fn select(
-        pod: &Pod,
+        pod: &Pod<'_>,
         sidecar: &Sidecar<'_>,
         brought: &[ComponentContainer],
         warnings: &mut Vec<String>,
     ) -> Self {
         let listed = sidecar.component_containers();
-        let is_component = |container: &Container| listed.contains(container.name.as_str());
+        let is_component = |container: &Container<'_>| listed.contains(&*container.name);
         let in_pod = indexes(&pod.spec.containers, is_component);
         let native_in_pod = indexes(&pod.spec.init_containers, |container| {
-            sidecar.native && container.restart_policy == ALWAYS && is_component(container)
+            sidecar.native && &*container.restart_policy == ALWAYS && is_component(container)
         });
         let mut images = HashSet::new();
         let mut injected = Vec::new();
@@ -121,7 +121,13 @@ impl Components {
     /// Adds the volume with the sockets, tells the pod's component containers of it, and adds the others. Beside a native
     /// daprd they all become native sidecars in front of it: they have to run when it starts, and must not keep a Job from
     /// completing.
-    pub fn apply(self, operations: &mut Operations, volumes: &mut volumes::Volumes, pod: &Pod, sidecar: &Sidecar<'_>) {
+    pub fn apply(
+        self,
+        operations: &mut Operations,
+        volumes: &mut volumes::Volumes,
+        pod: &Pod<'_>,
+        sidecar: &Sidecar<'_>,
+    ) {
         if self.is_empty() {
             return;
         }
@@ -172,7 +178,7 @@ fn native_path(index: usize) -> String {
     format!("/spec/initContainers/{index}")
 }
 
-fn indexes(containers: &[Container], of: impl Fn(&Container) -> bool) -> Vec<usize> {
+fn indexes(containers: &[Container<'_>], of: impl Fn(&Container<'_>) -> bool) -> Vec<usize> {
     let all = containers.iter().enumerate();
     all.filter(|(_, container)| of(container))
         .map(|(index, _)| index)

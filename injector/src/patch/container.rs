@@ -87,7 +87,7 @@ fn command(sidecar: &Sidecar<'_>, args: Vec<String>) -> (&'static str, Vec<Strin
 }
 
 /// Virtual nodes do not know an image's entry point; they are recognised by the tolerations of their pods.
-fn needs_command(pod: &Pod, settings: &Settings) -> bool {
+fn needs_command(pod: &Pod<'_>, settings: &Settings) -> bool {
     settings
         .ignore_entrypoint_tolerations
         .iter()

@@ -38,7 +38,7 @@ const ALWAYS: &str = "Always";
 /// All that a patch depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Injection<'a> {
-    pub pod: &'a Pod,
+    pub pod: &'a Pod<'a>,
     /// The pod's, from the request: the object itself may lack it.
     pub namespace: &'a str,
     pub settings: &'a Settings,
@@ -101,7 +101,7 @@ pub fn patch(injection: &Injection<'_>, sidecar: &Sidecar<'_>, warnings: &mut Ve
 
 /// Tells the app's containers where the sidecar is. Its init containers as well when a native sidecar, at this `position`
 /// among them, runs before they do; upstream tells them never.
-fn add_to_apps(operations: &mut Operations, pod: &Pod, sidecar: &Sidecar<'_>, position: usize) {
+fn add_to_apps(operations: &mut Operations, pod: &Pod<'_>, sidecar: &Sidecar<'_>, position: usize) {
     let containers = pod.spec.containers.iter().enumerate();
     let init = pod.spec.init_containers.iter().enumerate();
     let init = init.filter(|(index, _)| sidecar.native && *index >= position);
@@ -109,7 +109,7 @@ fn add_to_apps(operations: &mut Operations, pod: &Pod, sidecar: &Sidecar<'_>, po
     let apps: Vec<_> = containers
         .map(|(index, container)| (format!("/spec/containers/{index}"), container))
         .chain(init.map(|(index, container)| (format!("/spec/initContainers/{}", index + 1), container)))
-        .filter(|(_, container)| !components.contains(container.name.as_str()))
+        .filter(|(_, container)| !components.contains(&*container.name))
         .collect();
     let variables = app_containers::variables(sidecar);
     for (path, container) in &apps {

@@ -7,6 +7,9 @@ use serde::Serialize;
 #[derive(Debug, Clone)]
 pub struct Operations(Vec<u8>);
 
+/// Bytes that most patches fit into.
+const USUAL_SIZE: usize = 8 << 10;
+
 #[derive(Serialize)]
 struct Operation<'a, T: ?Sized> {
     op: &'static str,
@@ -19,7 +22,9 @@ struct Operation<'a, T: ?Sized> {
 
 impl Default for Operations {
     fn default() -> Self {
-        Self(b"[]".to_vec())
+        let mut json = Vec::with_capacity(USUAL_SIZE);
+        json.extend_from_slice(b"[]");
+        Self(json)
     }
 }
 
@@ -45,8 +50,17 @@ impl Operations {
 
     /// Adds to the object at `parent` under a key, which is escaped.
     pub fn add_key(&mut self, parent: &str, key: &str, value: &str) {
-        let key = key.replace('~', "~0").replace('/', "~1");
-        self.add(&format!("{parent}/{key}"), value);
+        let mut path = String::with_capacity(parent.len() + key.len() + 8);
+        path.push_str(parent);
+        path.push('/');
+        for c in key.chars() {
+            match c {
+                '~' => path.push_str("~0"),
+                '/' => path.push_str("~1"),
+                other => path.push(other),
+            }
+        }
+        self.add(&path, value);
     }
 
     /// Appends to the list at `list`, which is made when it is `absent`: adding to the end of no list is an error.

@@ -35,9 +35,9 @@ pub struct Volumes {
 }
 
 impl Volumes {
-    pub fn new(pod: &Pod) -> Self {
+    pub fn new(pod: &Pod<'_>) -> Self {
         Self {
-            names: pod.spec.volumes.iter().map(|volume| volume.name.clone()).collect(),
+            names: pod.spec.volumes.iter().map(|volume| volume.name.to_string()).collect(),
             absent: pod.spec.volumes.is_empty(),
         }
     }
@@ -122,7 +122,7 @@ pub fn empty_dir(name: &str) -> Volume {
 }
 
 /// The sidecar's mounts: the user's first.
-pub fn mounts(sidecar: &Sidecar<'_>, settings: &Settings, pod: &Pod, component_sockets: bool) -> Vec<VolumeMount> {
+pub fn mounts(sidecar: &Sidecar<'_>, settings: &Settings, pod: &Pod<'_>, component_sockets: bool) -> Vec<VolumeMount> {
     let mut mounts = Vec::new();
     let volumes = pod.volume_names();
     for (list, read_only) in [(sidecar.volume_mounts, Some(true)), (sidecar.volume_mounts_rw, None)] {

@@ -1,10 +1,10 @@
 use super::*;
 use crate::{patch::tests::settings, pod::Map};
 
-fn pod(annotations: &[(&str, &str)]) -> Pod {
-    let annotations: Map = annotations
+fn pod(annotations: &[(&str, &str)]) -> Pod<'static> {
+    let annotations: Map<'_> = annotations
         .iter()
-        .map(|(key, value)| (format!("dapr.io/{key}"), (*value).to_owned()))
+        .map(|(key, value)| (format!("dapr.io/{key}").into(), (*value).to_owned().into()))
         .collect();
     let mut pod = Pod::decode(r#"{"spec":{"containers":[{"name":"main"}],"volumes":[{"name":"data"}]}}"#).unwrap();
     pod.metadata.annotations = annotations;

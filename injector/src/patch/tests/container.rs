@@ -292,7 +292,8 @@ fn image_is_overridden_even_with_nothing() {
 fn switched_off_parts_leave_no_arguments() {
     let mut settings = settings();
     settings.scheduler_address = None;
-    let decoded = Pod::decode(&pod(&[]).to_string()).unwrap();
+    let json = pod(&[]).to_string();
+    let decoded = Pod::decode(&json).unwrap();
     let sidecar = Sidecar::resolve(&decoded, &settings);
     let args = crate::patch::args::args(&sidecar, &settings, false);
     assert!(

@@ -132,7 +132,8 @@ fn inject(pod: &Value) -> Patched {
 
 /// Patches a pod of namespace `default`, applies the patch to it, and compares nothing.
 fn inject_with(pod: &Value, settings: &Settings, components: &[ComponentContainer]) -> Patched {
-    let decoded = Pod::decode(&pod.to_string()).unwrap();
+    let json = pod.to_string();
+    let decoded = Pod::decode(&json).unwrap();
     let injection = Injection {
         pod: &decoded,
         namespace: "default",

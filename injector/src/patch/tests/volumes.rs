@@ -78,7 +78,8 @@ fn long_lists_take_no_longer_than_their_length() {
     let named: Vec<_> = named.collect();
     input["spec"]["volumes"] = json!(named);
     input["spec"]["initContainers"] = json!(named);
-    let pod = Pod::decode(&input.to_string()).unwrap();
+    let json = input.to_string();
+    let pod = Pod::decode(&json).unwrap();
     let settings = settings();
     let sidecar = Sidecar::resolve(&pod, &settings);
     assert_eq!(mounts(&sidecar, &settings, &pod, false).len(), COUNT + 1);
