@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Duration, timeout};
 
 /// More than what pods are given to end.
-const GRACE: Duration = Duration::from_secs(40);
+const GRACE: Duration = Duration::from_secs(60);
 
 /// A program that did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +30,18 @@ pub enum Error {
 /// written then.
 ///
 /// # Errors
-/// When it cannot be waited for.
+/// When it had to be killed, or ended with a failure, now or before.
 pub(crate) async fn end(child: &mut Child) -> io::Result<()> {
-    let pid = child
-        .id()
-        .and_then(|pid| i32::try_from(pid).ok())
-        .and_then(Pid::from_raw);
-    // Without a number it has ended and was waited for.
-    let Some(pid) = pid else { return Ok(()) };
-    kill_process(pid, Signal::TERM)?;
-    match timeout(GRACE, child.wait()).await {
-        Ok(status) => status.map(drop),
-        Err(_) => child.kill().await,
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        kill_process(pid, Signal::TERM)?;
+    }
+    let Ok(status) = timeout(GRACE, child.wait()).await else {
+        child.kill().await?;
+        return Err(io::Error::other(format!("it did not end within {GRACE:?}")));
+    };
+    match status? {
+        status if status.success() => Ok(()),
+        status => Err(io::Error::other(format!("it ended with {status}"))),
     }
 }
 

@@ -76,9 +76,9 @@ pub fn pack(image: &Image, out: impl Write) -> Result<(), Error> {
         return Err(Error::Name(image.name.clone()));
     }
     let layer = layer(image)?;
-    let layer_digest = hex(&layer);
+    let layer_digest = sha256(&layer);
     let config = config(image, &layer_digest).to_string().into_bytes();
-    let (config_name, layer_name) = (format!("{}.json", hex(&config)), format!("{layer_digest}.tar"));
+    let (config_name, layer_name) = (format!("{}.json", sha256(&config)), format!("{layer_digest}.tar"));
     let manifest = json!([{"Config": config_name, "RepoTags": [image.name], "Layers": [layer_name]}]).to_string();
 
     let mut archive = tar::Builder::new(out);
@@ -176,8 +176,8 @@ fn append(archive: &mut tar::Builder<impl Write>, path: &str, mode: u32, owner: 
     archive.append_data(&mut header(mode, owner, content.len()), path, content)
 }
 
-/// SHA-256 in the usual spelling.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// In the usual spelling.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     digest::digest(&digest::SHA256, bytes)
         .as_ref()
         .iter()

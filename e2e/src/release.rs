@@ -24,14 +24,15 @@ pub const TAG: &str = env!("CARGO_PKG_VERSION");
 /// Between flags, as cargo has it.
 const SEPARATOR: &str = "\u{1f}";
 
-/// Binaries, the packages they come from, and so the images.
-const BINARIES: [(&str, &str); 5] = [
+/// Binaries that a release is made of, and the packages they come from.
+const PROGRAMS: [(&str, &str); 4] = [
     ("operator", "outrigger-operator"),
     ("injector", "outrigger-injector"),
     ("sentry", "outrigger-sentry"),
     ("daprd", "outrigger-sidecar"),
-    ("sample-app", "outrigger-e2e"),
 ];
+/// The one that only tests use.
+const SAMPLE: (&str, &str) = ("sample-app", "outrigger-e2e");
 
 /// Why images could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -67,21 +68,20 @@ pub struct Archive {
 /// Builds the binaries and packs the images that changed. What is current stays as it is.
 ///
 /// # Errors
-/// cargo's failure, with its output, or an archive that cannot be written.
+/// cargo's failure, with its output, a recording that cannot be read, or an archive that cannot be written.
 pub async fn build() -> Result<Vec<Archive>, Error> {
-    let binaries = current().await?;
+    let built = current().await?;
     let folder = target_folder().join("images");
     fs::create_dir_all(&folder).map_err(|error| Error::Write(folder.clone(), error))?;
-    BINARIES
-        .iter()
-        .map(|(name, _)| pack(name, &binaries.join(name), &folder))
+    binaries()
+        .map(|(name, _)| pack(name, &built.join(name), &folder))
         .collect()
 }
 
 /// Builds the binaries and returns the path of one.
 ///
 /// # Errors
-/// cargo's failure, with its output.
+/// cargo's failure, with its output, or a recording that cannot be read.
 pub async fn binary(name: &str) -> Result<PathBuf, Error> {
     Ok(current().await?.join(name))
 }
@@ -100,23 +100,25 @@ async fn compile(host: &str, target: &Path, flags: &[String]) -> Result<PathBuf,
         .current_dir(workspace())
         .args(["build", "--locked", "--release", "--quiet", "--target", host])
         .env("CARGO_TARGET_DIR", target);
-    for (binary, package) in BINARIES {
+    for (binary, package) in binaries() {
         cargo.args(["--package", package, "--bin", binary]);
     }
     // Relocations in the short form: a fifteenth of each binary is nothing else otherwise. glibc knows it since 2.36.
-    let mut all = ["-Ctarget-feature=+crt-static", "-Clink-arg=-Wl,-z,pack-relative-relocs"].join(SEPARATOR);
-    for flag in flags {
-        all += SEPARATOR;
-        all += flag;
-    }
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", all);
+    let always = ["-Ctarget-feature=+crt-static", "-Clink-arg=-Wl,-z,pack-relative-relocs"];
+    let all: Vec<_> = always.into_iter().chain(flags.iter().map(String::as_str)).collect();
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", all.join(SEPARATOR));
     command::run(cargo).await?;
     Ok(target.join(host).join("release"))
 }
 
+/// All, and so the images.
+fn binaries() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PROGRAMS.into_iter().chain([SAMPLE])
+}
+
 fn pack(name: &str, binary: &Path, folder: &Path) -> Result<Archive, Error> {
     let content = fs::read(binary).map_err(|error| Error::Missing(binary.to_owned(), error))?;
-    let digest = image::hex(&content);
+    let digest = image::sha256(&content);
     let path = folder.join(format!("{name}.tar"));
     let mark = folder.join(format!("{name}.sha256"));
     let image = format!("{REGISTRY}/{name}:{TAG}");

@@ -23,7 +23,7 @@ use self::{
     stage::{GRACE, SIDECARS, Stage, TTL},
 };
 
-/// Roots that are replaced before it ends.
+/// Roots that are replaced before it ends, unless something else is asked for.
 pub const ROTATIONS: usize = 3;
 /// Pause between two rounds of calls.
 const PACE: Duration = Duration::from_millis(100);
@@ -60,7 +60,10 @@ impl Tally {
 pub async fn run(programs: Option<PathBuf>, roots: usize) -> anyhow::Result<()> {
     let programs = match programs {
         Some(folder) => folder,
-        None => std::env::current_exe()?.with_file_name(""),
+        None => std::env::current_exe()?
+            .parent()
+            .context("programs are in a folder")?
+            .to_owned(),
     };
     println!("setting up (an authority lives for {TTL} s, a new root is announced for {GRACE} s)");
     let stop = CancellationToken::new();

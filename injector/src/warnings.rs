@@ -95,7 +95,7 @@ pub fn of_pod(pod: &Pod<'_>, sidecar: &Sidecar<'_>) -> Vec<String> {
     let mut known: Vec<(usize, &str)> = prefixed(pod)
         .filter_map(|(found, value)| Some((TABLE.iter().position(|known| known.key == found)?, value)))
         .collect();
-    // In the order of the table.
+    // In the order of the table, which is far longer than most pods' annotations: it is not what is looked up.
     known.sort_unstable();
     let mut warnings: Vec<String> = known
         .into_iter()

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, builder::RangedU64ValueParser};
 use outrigger_e2e::rotations;
 
 /// Rotations of the root under load
@@ -15,8 +15,12 @@ struct Args {
     #[arg(long)]
     programs: Option<PathBuf>,
     /// Roots to be replaced before it ends
-    #[arg(long, default_value_t = rotations::ROTATIONS)]
+    #[arg(long, default_value_t = rotations::ROTATIONS, value_parser = at_least_one())]
     roots: usize,
+}
+
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 #[tokio::main]

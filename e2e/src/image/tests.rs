@@ -52,12 +52,12 @@ fn digests_name_what_they_digest() {
         manifest,
         json!([{"Config": names[0], "RepoTags": ["localhost/sample:1"], "Layers": [names[1]]}])
     );
-    assert_eq!(names[0], format!("{}.json", hex(&outer[0].3)));
-    assert_eq!(names[1], format!("{}.tar", hex(&outer[1].3)));
+    assert_eq!(names[0], format!("{}.json", sha256(&outer[0].3)));
+    assert_eq!(names[1], format!("{}.tar", sha256(&outer[1].3)));
     let config: serde_json::Value = serde_json::from_slice(&outer[0].3).unwrap();
     assert_eq!(
         config["rootfs"]["diff_ids"],
-        json!([format!("sha256:{}", hex(&outer[1].3))])
+        json!([format!("sha256:{}", sha256(&outer[1].3))])
     );
     assert_eq!(
         config["config"],

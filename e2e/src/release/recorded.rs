@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use flate2::read::GzDecoder;
 use outrigger_testkit::toolchain;
 
 use super::{Error, workspace};
-use crate::image::hex;
+use crate::image::sha256;
 
 /// Where it was recorded; elsewhere functions have other names, and the linker may be one that knows no order.
 pub(super) const HOST: &str = "x86_64-unknown-linux-gnu";
@@ -19,8 +19,8 @@ pub(super) const HOST: &str = "x86_64-unknown-linux-gnu";
 pub(super) const COUNTS: &str = "counts.profdata";
 /// Symbols that ran, one in a line.
 pub(super) const ORDER: &str = "order.txt";
-/// The compiler it was recorded with, as in `rust-toolchain.toml`.
-pub(super) const TOOLCHAIN: &str = "toolchain";
+/// What the names of functions depend on, as it was then: see [`names`].
+pub(super) const NAMES: &str = "names";
 
 /// Where recordings are, each file packed with gzip.
 pub(super) fn folder() -> PathBuf {
@@ -51,12 +51,37 @@ pub(super) fn counted(counts: &Path) -> Vec<String> {
     ]
 }
 
+/// What all names of functions depend on: the compiler, the version of the packages and how they are optimised. With another one
+/// nothing of a recording applies, and no tool says so.
+///
+/// # Errors
+/// Files of the workspace that cannot be read.
+pub(super) fn names() -> Result<String, Error> {
+    let read = |name: &str| {
+        let path = workspace().join(name);
+        fs::read_to_string(&path).map_err(|error| Error::Read(path, error))
+    };
+    let toolchain = read("rust-toolchain.toml")?;
+    let manifest = read("Cargo.toml")?;
+    let mut lines: Vec<_> = toolchain.lines().filter(|line| line.starts_with("channel")).collect();
+    let mut in_profile = false;
+    lines.extend(manifest.lines().filter(|line| {
+        if line.starts_with('[') {
+            in_profile = line.starts_with("[profile.release");
+        }
+        // How it is stripped has no part in them.
+        (in_profile && !line.is_empty() && !line.starts_with('#') && !line.starts_with("strip"))
+            || line.starts_with("version =")
+    }));
+    Ok(lines.join("\n") + "\n")
+}
+
 /// Unpacks into the cache, named by content: flags that name the same file in all checkouts share what is compiled.
 fn unpacked(name: &str) -> Result<PathBuf, Error> {
     let packed = folder().join(format!("{name}.gz"));
     let bytes = fs::read(&packed).map_err(|error| Error::Read(packed.clone(), error))?;
     let cache = toolchain::cache()?.join("recording");
-    let path = cache.join(format!("{}-{name}", &hex(&bytes)[..16]));
+    let path = cache.join(format!("{}-{name}", &sha256(&bytes)[..16]));
     if path.is_file() {
         return Ok(path);
     }
@@ -64,11 +89,13 @@ fn unpacked(name: &str) -> Result<PathBuf, Error> {
     GzDecoder::new(&*bytes)
         .read_to_end(&mut content)
         .map_err(|error| Error::Read(packed, error))?;
-    // Another process may do the same at this moment.
-    let new = cache.join(format!("{}.{name}", std::process::id()));
+    // Others may do the same at this moment.
     fs::create_dir_all(&cache)
-        .and_then(|()| fs::write(&new, content))
-        .and_then(|()| fs::rename(&new, &path))
+        .and_then(|()| tempfile::NamedTempFile::new_in(&cache))
+        .and_then(|mut new| {
+            new.write_all(&content)?;
+            Ok(new.persist(&path)?)
+        })
         .map_err(|error| Error::Write(path.clone(), error))?;
     Ok(path)
 }
@@ -78,12 +105,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_recording_is_of_this_compiler_and_of_every_program() {
-        let channel = fs::read_to_string(workspace().join("rust-toolchain.toml")).unwrap();
-        let recorded = fs::read_to_string(folder().join(TOOLCHAIN)).unwrap();
+    fn the_recording_is_of_functions_with_these_names_and_of_every_program() {
+        let recorded = fs::read_to_string(folder().join(NAMES)).unwrap();
+        let now = names().unwrap();
+        assert_eq!(recorded, now, "`make recording` records anew");
         assert!(
-            channel.contains(&format!("channel = \"{}\"", recorded.trim())),
-            "recorded with {recorded}: no symbol has its name any more. `make recording` records anew"
+            ["channel = ", "version = ", "opt-level = "]
+                .iter()
+                .all(|part| now.contains(part)),
+            "{now}"
         );
         let order = fs::read_to_string(unpacked(ORDER).unwrap()).unwrap();
         for program in ["operator", "injector", "sentry", "sidecar"] {

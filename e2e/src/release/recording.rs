@@ -14,11 +14,11 @@ use anyhow::{Context, ensure};
 use flate2::{Compression, write::GzEncoder};
 use tokio::process::Command;
 
-use super::recorded::{COUNTS, HOST, ORDER, TOOLCHAIN, counted, folder};
+use super::{
+    PROGRAMS,
+    recorded::{COUNTS, HOST, NAMES, ORDER, counted, folder, names},
+};
 use crate::command::run;
-
-/// Programs that are recorded.
-const PROGRAMS: [&str; 4] = ["operator", "injector", "sentry", "daprd"];
 
 /// What each benchmark is asked for.
 struct Effort {
@@ -54,12 +54,13 @@ pub async fn record() -> anyhow::Result<()> {
 
     let began = Instant::now();
     let say = |what: &str| println!("{:>5} s: {what}", began.elapsed().as_secs());
-    let target = super::target_folder().join("recording");
+    // Gigabytes that nothing else uses: the flags name files of this run.
+    let target = tempfile::tempdir_in(super::target_folder())?;
     let work = tempfile::tempdir()?;
     let raw = work.path().join("raw");
     say("compiling with counters");
     let counting = [format!("-Cprofile-generate={}", raw.display())];
-    let programs = super::compile(&host, &target.join("counting"), &counting).await?;
+    let programs = super::compile(&host, &target.path().join("counting"), &counting).await?;
     say("exercising");
     exercise(&programs, &FULL).await?;
     let counts = work.path().join(COUNTS);
@@ -73,7 +74,7 @@ pub async fn record() -> anyhow::Result<()> {
     say("compiling with the counts, symbols kept");
     // Last wins: cargo's own flag says to strip.
     let named = [counted(&counts), vec!["-Cstrip=none".to_owned()]].concat();
-    let programs = super::compile(&host, &target.join("named"), &named).await?;
+    let programs = super::compile(&host, &target.path().join("named"), &named).await?;
     say("exercising under Valgrind");
     let (watched, seen) = (work.path().join("watched"), work.path().join("seen"));
     watch(&programs, &watched, &seen)?;
@@ -88,9 +89,7 @@ pub async fn record() -> anyhow::Result<()> {
     let lines: String = order.iter().map(|name| format!("{name}\n")).collect();
     pack(&folder, ORDER, lines.as_bytes())?;
     pack(&folder, COUNTS, &fs::read(&counts)?)?;
-    fs::write(folder.join(TOOLCHAIN), compiler().await?)?;
-    // Gigabytes that nothing else uses.
-    fs::remove_dir_all(&target)?;
+    fs::write(folder.join(NAMES), names()?)?;
     say(&format!("recorded, {} functions ran", order.len()));
     Ok(())
 }
@@ -117,7 +116,7 @@ async fn exercise(programs: &Path, effort: &Effort) -> anyhow::Result<()> {
 fn watch(programs: &Path, scripts: &Path, seen: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(scripts)?;
     fs::create_dir_all(seen)?;
-    for name in PROGRAMS {
+    for (name, _) in PROGRAMS {
         let (script, program) = (scripts.join(name), programs.join(name));
         let text = format!(
             "#!/bin/sh\nexec valgrind --quiet --tool=callgrind --demangle=no --callgrind-out-file='{}/%p' '{}' \"$@\"\n",
@@ -130,8 +129,7 @@ fn watch(programs: &Path, scripts: &Path, seen: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The functions that Callgrind saw, and those that a newer processor runs in their place: Valgrind knows no AVX-512, and for
-/// AWS-LC it is a processor with an `_alt`.
+/// The functions that Callgrind saw, and those that other processors run in their place.
 fn functions(callgrind: &str) -> BTreeSet<String> {
     let seen = callgrind.lines().filter_map(|line| {
         let (kind, rest) = line.split_once("=(")?;
@@ -143,13 +141,22 @@ fn functions(callgrind: &str) -> BTreeSet<String> {
     });
     let mut names = BTreeSet::new();
     for name in seen {
-        names.extend([("_alt", ""), ("_avx2", "_evex")].iter().filter_map(|(end, other)| {
-            let name = name.strip_suffix(end)?;
-            Some(format!("{name}{other}"))
-        }));
         names.insert(name.to_owned());
+        names.extend(twins(name));
     }
     names
+}
+
+/// What runs on a real processor in place of a function: Valgrind's has no AVX-512, and AWS-LC keeps the functions with `_alt`
+/// for those that multiply as slowly as it. Names that do not exist do no harm.
+fn twins(name: &str) -> Vec<String> {
+    let mut twins = Vec::new();
+    twins.extend(name.strip_suffix("_alt").map(str::to_owned));
+    if let Some((head, tail)) = name.split_once("_avx") {
+        let tail = tail.strip_prefix('2').unwrap_or(tail);
+        twins.extend(["_evex", "_avx512"].map(|kind| format!("{head}{kind}{tail}")));
+    }
+    twins
 }
 
 /// LLVM's tool of the same version as the compiler's.
@@ -158,12 +165,6 @@ async fn llvm_profdata(host: &str) -> anyhow::Result<PathBuf> {
     let path = format!("{}/lib/rustlib/{host}/bin/llvm-profdata", sysroot.trim());
     ensure!(Path::new(&path).is_file(), "run `rustup component add llvm-tools`");
     Ok(path.into())
-}
-
-/// The compiler's version, as toolchain files name it.
-async fn compiler() -> anyhow::Result<String> {
-    let version = run(with("rustc", &["--version"])).await?;
-    Ok(version.split(' ').nth(1).context("rustc's version")?.to_owned())
 }
 
 /// In the checkout, since its toolchain file decides which compiler it is.
@@ -188,15 +189,18 @@ mod tests {
     #[test]
     fn functions_are_named_once_each() {
         let callgrind = "events: Ir\nfn=(1) _ZN4main17h0E\ncfn=(2) _RNvC3std2io'2\ncfn=(1)\nfn=(3) (below main)\n\
-                         fn=(4) 0x0000000000401000\nob=(1) /tmp/injector\nfn=(5) x25519_alt\ncfn=(6) __strlen_avx2\n";
-        let expected = [
-            "_RNvC3std2io",
-            "_ZN4main17h0E",
-            "__strlen_avx2",
-            "__strlen_evex",
-            "x25519",
-            "x25519_alt",
-        ];
+                         fn=(4) 0x0000000000401000\nob=(1) /tmp/injector\nfn=(5) x25519_alt\n";
+        let expected = ["_RNvC3std2io", "_ZN4main17h0E", "x25519", "x25519_alt"];
         assert_eq!(functions(callgrind), BTreeSet::from(expected.map(str::to_owned)));
+    }
+
+    #[test]
+    fn real_processors_run_the_twins() {
+        assert_eq!(twins("__strlen_avx2"), ["__strlen_evex", "__strlen_avx512"]);
+        assert_eq!(
+            twins("__memcpy_avx_unaligned_erms"),
+            ["__memcpy_evex_unaligned_erms", "__memcpy_avx512_unaligned_erms"]
+        );
+        assert!(twins("main").is_empty());
     }
 }

@@ -22,9 +22,7 @@ pub enum Error {
         "the Kubernetes programs are not built yet (looked for {0}): run `make kubernetes` once, it takes about 10 minutes"
     )]
     NotBuilt(PathBuf),
-    #[error(
-        "neither XDG_CACHE_HOME nor HOME is set to an absolute path, so there is no place for the Kubernetes programs"
-    )]
+    #[error("neither XDG_CACHE_HOME nor HOME is set to an absolute path, so there is no place for what is built once")]
     NoCache,
     #[error("`go env GOVERSION` failed: {0}; install Go 1.26 or newer and have `go` on the PATH")]
     Go(String),
