@@ -173,6 +173,8 @@ impl Probes {
                 stage.invoke(frozen, one).await,
             );
         }
+        let kind = "pods that the API server had reviewed by the injector";
+        tally.count(kind, in_time(stage.admit()).await);
         for target in &self.targets {
             let kind = target.kind;
             tally.count(kind, in_time(self.up_to_date.shake_hands(target)).await);
@@ -199,6 +201,6 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
             sleep(Duration::from_millis(100)).await;
         }
     };
-    let found = timeout(Duration::from_secs(90), wait).await;
+    let found = timeout(Duration::from_secs(180), wait).await;
     found.with_context(|| format!("waiting for {what}"))
 }

@@ -1,6 +1,7 @@
 //! Everything that takes part: objects at the API server, processes of the control plane, sidecars, an app, and what the kubelet
 //! would do.
 
+mod objects;
 mod programs;
 
 use std::{
@@ -18,24 +19,21 @@ use hyper_util::{
 };
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
-    core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
+    core::v1::{ConfigMap, Pod, ServiceAccount},
 };
-use kube::{
-    Api, Client, ResourceExt,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
-};
+use kube::{Api, Client, ResourceExt, api::PostParams};
 use outrigger_core::{
     SpiffeId, TrustDomain,
     control_plane::{Service, TRUST_BUNDLE},
 };
 use outrigger_identity::Expect;
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, toolchain::Toolchain};
 use serde_json::{Value, json};
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
 use super::{eventually, probe::Target};
-use crate::{command, ports::free_port, release};
+use crate::{Access, command, ports::free_port, release};
 
 /// Seconds that an authority lives, and that a new root is announced.
 pub(super) const TTL: u64 = 60;
@@ -49,6 +47,7 @@ const DISTRIBUTED: &str = "dapr-root-ca.crt";
 
 pub(super) struct Stage {
     client: Client,
+    access: Access,
     programs: PathBuf,
     folder: tempfile::TempDir,
     control_plane: String,
@@ -71,6 +70,7 @@ impl Stage {
             .await?;
         let mut stage = Self {
             client: server.client(),
+            access: Access::new(Toolchain::find()?, server.kubeconfig(), None),
             programs,
             folder: tempfile::tempdir()?,
             control_plane: server.namespace("dapr").await?,
@@ -83,13 +83,15 @@ impl Stage {
             internal: free_port()?,
             sidecars: Vec::new(),
         };
-        stage.create_objects().await?;
+        stage.create_control_plane().await?;
         stage.start_sentries(&server.kubeconfig())?;
         eventually("the first root", async || stage.anchors().await.ok()).await?;
         stage.mount(&stage.control_plane, TRUST_BUNDLE, "control-plane", stop);
         stage.mount(&stage.apps, DISTRIBUTED, "apps", stop);
         let mounted = stage.folder.path().join("control-plane/ca.crt");
         eventually("the mounted root", async || mounted.exists().then_some(())).await?;
+        stage.create_resources().await?;
+        stage.create_workload().await?;
         stage.start_operator(&server.kubeconfig()).await?;
         stage.start_injector(&server.kubeconfig()).await?;
         stage.start_sidecars(stop).await?;
@@ -101,57 +103,8 @@ impl Stage {
             let call = format!("a call from {from} to {to}");
             eventually(&call, async || stage.invoke(from, to).await.ok()).await?;
         }
+        stage.settle().await?;
         Ok(stage)
-    }
-
-    async fn create_objects(&self) -> anyhow::Result<()> {
-        let empty = json!({"metadata": {"name": TRUST_BUNDLE}});
-        let (secret, map) = (serde_json::from_value(empty.clone())?, serde_json::from_value(empty)?);
-        let post = PostParams::default();
-        Api::<Secret>::namespaced(self.client.clone(), &self.control_plane)
-            .create(&post, &secret)
-            .await?;
-        Api::<ConfigMap>::namespaced(self.client.clone(), &self.control_plane)
-            .create(&post, &map)
-            .await?;
-        let system = json!({"mtls": {
-            "enabled": true, "controlPlaneTrustDomain": DOMAIN, "sentryAddress": loopback(self.sentries[0]),
-            "workloadCertTTL": "1h", "allowedClockSkew": "1s",
-        }});
-        self.configuration(&self.control_plane, "daprsystem", system).await?;
-        let resolution = json!({"nameResolution": {
-            "component": "nameformat", "version": "v1", "configuration": {"format": format!("127.0.0.{{appid}}:{}", self.internal)},
-        }});
-        self.configuration(&self.apps, "mesh", resolution).await?;
-        let webhook = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": "dapr-sidecar-injector"},
-            "webhooks": [{
-                "name": "sidecar-injector.dapr.io", "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": [],
-                "clientConfig": {"url": format!("https://{}/mutate", loopback(self.injector))},
-            }],
-        });
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(
-            "admissionregistration.k8s.io",
-            "v1",
-            "MutatingWebhookConfiguration",
-        ));
-        let webhooks: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let params = PatchParams::apply("rotations").force();
-        webhooks
-            .patch("dapr-sidecar-injector", &params, &Patch::Apply(&webhook))
-            .await?;
-        Ok(())
-    }
-
-    async fn configuration(&self, namespace: &str, name: &str, spec: Value) -> anyhow::Result<()> {
-        let kind = GroupVersionKind::gvk("dapr.io", "v1alpha1", "Configuration");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "configurations");
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        let mut object = DynamicObject::new(name, &resource);
-        object.data = json!({"spec": spec});
-        api.create(&PostParams::default(), &object).await?;
-        Ok(())
     }
 
     /// A pod that never runs, and a file with a token bound to it.

@@ -33,19 +33,12 @@ impl Stage {
 
     pub(super) fn start_sentries(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
         for (number, port) in self.sentries.clone().into_iter().enumerate() {
-            let (namespace, healthz) = (self.control_plane.clone(), free_port()?);
+            let (namespace, listen) = (self.control_plane.clone(), listen(port)?);
             self.start(&format!("sentry-{number}"), "sentry", |command| {
                 command
                     .env("NAMESPACE", namespace)
-                    .args([
-                        "--mode",
-                        "kubernetes",
-                        "--trust-domain",
-                        DOMAIN,
-                        "--enable-metrics=false",
-                    ])
-                    .args(["--listen-address", "127.0.0.1", "--healthz-listen-address", "127.0.0.1"])
-                    .args([format!("--port={port}"), format!("--healthz-port={healthz}")])
+                    .args(["--mode", "kubernetes", "--trust-domain", DOMAIN])
+                    .args(listen)
                     .args([
                         format!("--ca-ttl={TTL}s"),
                         format!("--trust-anchor-propagation-grace={GRACE}s"),
@@ -61,20 +54,15 @@ impl Stage {
         let annotations = json!({"dapr.io/control-plane": "operator"});
         let token = self.pod(&self.control_plane, "dapr-operator", annotations).await?;
         let anchors = self.folder.path().join("control-plane/ca.crt");
-        let (namespace, port, healthz) = (self.control_plane.clone(), self.operator, free_port()?);
+        let (namespace, listen, webhook) = (self.control_plane.clone(), listen(self.operator)?, free_port()?);
         self.start("operator", "operator", |command| {
             command
                 .env("NAMESPACE", namespace)
                 .env("DAPR_SENTRY_TOKEN_FILE", token)
-                .args([
-                    "--trust-distribution",
-                    "--listen-address",
-                    "127.0.0.1",
-                    "--healthz-listen-address",
-                    "127.0.0.1",
-                ])
-                .args(["--enable-metrics=false", "--watch-interval", "0"])
-                .args([format!("--port={port}"), format!("--healthz-port={healthz}")])
+                .args(listen)
+                .args(["--trust-distribution", "--watch-interval", "10s"])
+                .args(["--webhook-server-listen-address", "127.0.0.1"])
+                .arg(format!("--webhook-server-port={webhook}"))
                 .arg("--trust-anchors-file")
                 .arg(anchors)
                 .arg("--kubeconfig")
@@ -86,7 +74,7 @@ impl Stage {
         let annotations = json!({"dapr.io/control-plane": "injector"});
         let token = self.pod(&self.control_plane, "dapr-injector", annotations).await?;
         let anchors = self.folder.path().join("control-plane/ca.crt");
-        let (namespace, port, healthz) = (self.control_plane.clone(), self.injector, free_port()?);
+        let (namespace, listen) = (self.control_plane.clone(), listen(self.injector)?);
         let sentry = loopback(self.sentries[1]);
         self.start("injector", "injector", |command| {
             command
@@ -95,10 +83,8 @@ impl Stage {
                 .env("DAPR_TRUST_ANCHORS_FILE", anchors)
                 .env("DAPR_SENTRY_ADDRESS", sentry)
                 .env("SIDECAR_IMAGE", "daprd")
-                .args(["--listen-address", "127.0.0.1", "--healthz-listen-address", "127.0.0.1"])
-                .args(["--enable-metrics=false", "--scheduler-enabled=false"])
-                .args([format!("--port={port}"), format!("--healthz-port={healthz}")])
-                .arg("--kubeconfig")
+                .args(listen)
+                .args(["--scheduler-enabled=false", "--kubeconfig"])
                 .arg(kubeconfig);
         })
     }
@@ -150,6 +136,19 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Flags of a part of the control plane that serves on this port.
+fn listen(port: u16) -> anyhow::Result<[String; 6]> {
+    let (healthz, metrics) = (free_port()?, free_port()?);
+    Ok([
+        "--listen-address=127.0.0.1".to_owned(),
+        format!("--port={port}"),
+        "--healthz-listen-address=127.0.0.1".to_owned(),
+        format!("--healthz-port={healthz}"),
+        "--metrics-listen-address=127.0.0.1".to_owned(),
+        format!("--metrics-port={metrics}"),
+    ])
 }
 
 /// An app that answers everything; its port.

@@ -1,0 +1,215 @@
+//! What people would have applied: settings of the control plane, resources, and a workload whose pod missed its sidecar.
+
+use anyhow::ensure;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::PostParams};
+use outrigger_core::control_plane::{SIDECAR_INJECTOR, SYSTEM_CONFIGURATION, TRUST_BUNDLE};
+use serde_json::json;
+
+use super::{DOMAIN, Stage, eventually, loopback};
+
+/// App id, and names of what belongs to it.
+const APP: &str = "orders";
+
+impl Stage {
+    pub(super) async fn create_control_plane(&self) -> anyhow::Result<()> {
+        let manifests = format!(
+            "
+apiVersion: v1
+kind: Secret
+metadata: {{name: {TRUST_BUNDLE}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: {TRUST_BUNDLE}}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {{name: {SYSTEM_CONFIGURATION}}}
+spec:
+  mtls:
+    enabled: true
+    controlPlaneTrustDomain: {DOMAIN}
+    sentryAddress: {sentry}
+    workloadCertTTL: 1h
+    allowedClockSkew: 1s
+---
+# Where the API server finds the injector.
+apiVersion: v1
+kind: Service
+metadata: {{name: {SIDECAR_INJECTOR}}}
+spec: {{type: ExternalName, externalName: localhost}}
+",
+            sentry = loopback(self.sentries[0]),
+        );
+        self.access.apply_text(&self.control_plane, &manifests).await?;
+        Ok(())
+    }
+
+    /// One resource of each kind that the operator hands out, one of them with a Secret, and one that lacks its Secret.
+    pub(super) async fn create_resources(&self) -> anyhow::Result<()> {
+        let manifests = format!(
+            "
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {{name: mesh}}
+spec:
+  nameResolution:
+    component: nameformat
+    version: v1
+    configuration: {{format: '127.0.0.{{appid}}:{internal}'}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: credentials}}
+stringData: {{note: something}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {{name: notes}}
+spec:
+  type: state.in-memory
+  version: v1
+  metadata: [{{name: note, secretKeyRef: {{name: credentials, key: note}}}}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {{name: lost}}
+spec:
+  type: state.in-memory
+  version: v1
+  metadata: [{{name: note, secretKeyRef: {{name: nowhere, key: note}}}}]
+scopes: [{APP}]
+---
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {{name: news}}
+spec: {{pubsubname: news, topic: news, routes: {{default: /news}}}}
+scopes: [{APP}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: HTTPEndpoint
+metadata: {{name: elsewhere}}
+spec: {{baseUrl: 'https://127.0.0.1:1'}}
+scopes: [{APP}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {{name: patience}}
+spec: {{policies: {{timeouts: {{general: 5s}}}}, targets: {{apps: {{notes: {{timeout: general}}}}}}}}
+scopes: [{APP}]
+",
+            internal = self.internal,
+        );
+        self.access.apply_text(&self.apps, &manifests).await?;
+        Ok(())
+    }
+
+    /// A pod from before there was a webhook, its owners, and then the webhook. Nobody creates pods for owners here.
+    pub(super) async fn create_workload(&self) -> anyhow::Result<()> {
+        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": APP});
+        let template = json!({
+            "metadata": {"labels": {"app": APP}, "annotations": annotations},
+            "spec": {"containers": [{"name": "main", "image": "none"}]},
+        });
+        let spec = json!({"selector": {"matchLabels": {"app": APP}}, "template": template});
+        let owners = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": APP}, "spec": spec},
+            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": APP}, "spec": spec},
+        ]});
+        self.access.apply_text(&self.apps, &owners.to_string()).await?;
+        let uid = [
+            "get",
+            "replicaset",
+            APP,
+            "-n",
+            &self.apps,
+            "-o",
+            "jsonpath={.metadata.uid}",
+        ];
+        let uid = self.access.kubectl(uid).await?;
+        let mut pod = template;
+        pod["apiVersion"] = "v1".into();
+        pod["kind"] = "Pod".into();
+        pod["metadata"]["name"] = APP.into();
+        pod["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": APP, "uid": uid, "controller": true}]);
+        let webhook = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": SIDECAR_INJECTOR},
+            "webhooks": [{
+                "name": "sidecar-injector.dapr.io", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.apps}},
+                "objectSelector": {"matchLabels": {"app": APP}},
+                "failurePolicy": "Fail",
+                "clientConfig": {"service": {
+                    "name": SIDECAR_INJECTOR, "namespace": self.control_plane, "port": self.injector, "path": "/mutate",
+                }},
+            }],
+        });
+        for object in [pod, webhook] {
+            self.access.apply_text(&self.apps, &object.to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the control plane has dealt with all of it.
+    pub(super) async fn settle(&self) -> anyhow::Result<()> {
+        let condition = |kind: &str| format!(".status.conditions[?(@.type==\"{kind}\")].reason");
+        for (object, field, expected) in [
+            ("component/notes", condition("Ready"), "Loaded"),
+            ("component/lost", condition("Accepted"), "SecretNotFound"),
+            (&format!("service/{APP}-dapr"), ".metadata.name".to_owned(), APP),
+        ] {
+            let path = format!("jsonpath={{{field}}}");
+            let get = ["get", object, "-n", &self.apps, "-o", &path];
+            let is_so = |found: &String| found.contains(expected);
+            eventually(&format!("{expected} at {object}"), async || {
+                self.access.kubectl(get).await.ok().filter(is_so)
+            })
+            .await?;
+        }
+        let events = [
+            "get",
+            "events",
+            "-n",
+            &self.apps,
+            "-o",
+            "jsonpath={.items[*].involvedObject.kind}",
+        ];
+        eventually("an Event of the pod that missed its sidecar", async || {
+            self.access
+                .kubectl(events)
+                .await
+                .ok()
+                .filter(|kinds| kinds.contains("Pod"))
+        })
+        .await?;
+        eventually("a review that the API server asks for", async || {
+            self.admit().await.ok()
+        })
+        .await
+    }
+
+    /// Has the API server ask the injector, with the authority that it knows at this moment; no pod is created.
+    pub(in super::super) async fn admit(&self) -> anyhow::Result<()> {
+        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": APP});
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "new", "labels": {"app": APP}, "annotations": annotations},
+            "spec": {"containers": [{"name": "main", "image": "none"}]},
+        }))?;
+        let dry = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.apps);
+        let admitted = pods.create(&dry, &pod).await?;
+        let containers = admitted.spec.map(|spec| spec.containers).unwrap_or_default();
+        ensure!(
+            containers.iter().any(|container| container.name == "daprd"),
+            "the pod has no sidecar"
+        );
+        Ok(())
+    }
+}
