@@ -1,6 +1,6 @@
 //! Three rotations of the root under a steady load of mTLS calls: two sidecars with their apps, a sidecar that never hears of a new
-//! root, and all parts of the control plane, as processes against a real API server. Nothing may fail, and nothing may
-//! restart.
+//! root, all parts of the control plane, and pods that the API server has reviewed, as processes against a real API server. Nothing
+//! may fail, and nothing may restart.
 
 pub mod pods;
 mod probe;
@@ -69,14 +69,17 @@ pub async fn run(programs: Option<PathBuf>, roots: usize) -> anyhow::Result<()> 
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let mut stage = Stage::set_up(programs, &stop).await?;
-    let first = stage.anchors().await?;
-    let first_expires = probe::expiry(&first)?;
-    let probes = Probes::new(&stage, &first, &stop).await?;
+    let first_expires = probe::expiry(&stage.first)?;
+    ensure!(
+        SystemTime::now() + MARGIN < first_expires,
+        "setting up took longer than the first root lives"
+    );
+    let probes = Probes::new(&stage, &stop).await?;
     println!("calls begin");
 
     let began = Instant::now();
     let limit = Duration::from_secs(TTL) * u32::try_from(roots + 2)?;
-    let (mut tally, mut anchors, mut dropped) = (Tally::default(), first, 0);
+    let (mut tally, mut anchors, mut dropped) = (Tally::default(), stage.anchors().await?, 0);
     while dropped < roots {
         ensure!(
             began.elapsed() < limit,
@@ -127,9 +130,9 @@ struct Probes {
 }
 
 impl Probes {
-    async fn new(stage: &Stage, first: &str, stop: &CancellationToken) -> anyhow::Result<Self> {
-        let up_to_date = Probe::new(stage, Some(stage.sidecar_anchors()), first, stop).await?;
-        let frozen = Probe::new(stage, None, first, stop).await?;
+    async fn new(stage: &Stage, stop: &CancellationToken) -> anyhow::Result<Self> {
+        let up_to_date = Probe::new(stage, Some(stage.sidecar_anchors()), &stage.first, stop).await?;
+        let frozen = Probe::new(stage, None, &stage.first, stop).await?;
         let targets = stage.targets()?;
         for target in &targets {
             // Some managed API servers refuse webhooks that serve Ed25519 certificates; everybody else is spared the work of RSA.
@@ -201,6 +204,7 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
             sleep(Duration::from_millis(100)).await;
         }
     };
+    // Recordings run this under Valgrind, where everything takes its time.
     let found = timeout(Duration::from_secs(180), wait).await;
     found.with_context(|| format!("waiting for {what}"))
 }

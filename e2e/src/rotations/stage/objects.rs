@@ -1,10 +1,22 @@
 //! What people would have applied: settings of the control plane, resources, and a workload whose pod missed its sidecar.
 
+use std::time::Duration;
+
 use anyhow::ensure;
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::PostParams};
-use outrigger_core::control_plane::{SIDECAR_INJECTOR, SYSTEM_CONFIGURATION, TRUST_BUNDLE};
-use serde_json::json;
+use k8s_openapi::api::{
+    apps::v1::ReplicaSet,
+    core::v1::{Event, Pod},
+};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+};
+use outrigger_core::{
+    annotations::SIDECAR_CONTAINER,
+    control_plane::{SIDECAR_INJECTOR, SYSTEM_CONFIGURATION, TRUST_BUNDLE},
+};
+use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{DOMAIN, Stage, eventually, loopback};
 
@@ -12,7 +24,7 @@ use super::{DOMAIN, Stage, eventually, loopback};
 const APP: &str = "orders";
 
 impl Stage {
-    pub(super) async fn create_control_plane(&self) -> anyhow::Result<()> {
+    pub(super) async fn create_settings(&self) -> anyhow::Result<()> {
         let manifests = format!(
             "
 apiVersion: v1
@@ -46,7 +58,7 @@ spec: {{type: ExternalName, externalName: localhost}}
         Ok(())
     }
 
-    /// One resource of each kind that the operator hands out, one of them with a Secret, and one that lacks its Secret.
+    /// Resources of five kinds; a component with a Secret, and one that lacks its own. Sidecars here load only what is not scoped.
     pub(super) async fn create_resources(&self) -> anyhow::Result<()> {
         let manifests = format!(
             "
@@ -105,35 +117,28 @@ scopes: [{APP}]
         Ok(())
     }
 
-    /// A pod from before there was a webhook, its owners, and then the webhook. Nobody creates pods for owners here.
+    /// A pod from before there was a webhook, its owner, and then the webhook. Nobody creates pods for owners here, and the injector
+    /// has no endpoints: the watchdog sees the pod, and waits.
     pub(super) async fn create_workload(&self) -> anyhow::Result<()> {
-        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": APP});
-        let template = json!({
-            "metadata": {"labels": {"app": APP}, "annotations": annotations},
-            "spec": {"containers": [{"name": "main", "image": "none"}]},
-        });
-        let spec = json!({"selector": {"matchLabels": {"app": APP}}, "template": template});
+        let spec = json!({"selector": {"matchLabels": {"app": APP}}, "template": template()});
         let owners = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": APP}, "spec": spec},
             {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": APP}, "spec": spec},
         ]});
         self.access.apply_text(&self.apps, &owners.to_string()).await?;
-        let uid = [
-            "get",
-            "replicaset",
-            APP,
-            "-n",
-            &self.apps,
-            "-o",
-            "jsonpath={.metadata.uid}",
-        ];
-        let uid = self.access.kubectl(uid).await?;
-        let mut pod = template;
+        let owner = Api::<ReplicaSet>::namespaced(self.client.clone(), &self.apps)
+            .get(APP)
+            .await?;
+        let mut pod = template();
         pod["apiVersion"] = "v1".into();
         pod["kind"] = "Pod".into();
         pod["metadata"]["name"] = APP.into();
-        pod["metadata"]["ownerReferences"] =
-            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": APP, "uid": uid, "controller": true}]);
+        pod["metadata"]["ownerReferences"] = json!([
+            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": APP, "uid": owner.metadata.uid, "controller": true},
+        ]);
+        self.access.apply_text(&self.apps, &pod.to_string()).await?;
+        // Objects are as old as the second that they were created in.
+        sleep(Duration::from_secs(1)).await;
         let webhook = json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
             "metadata": {"name": SIDECAR_INJECTOR},
@@ -148,13 +153,12 @@ scopes: [{APP}]
                 }},
             }],
         });
-        for object in [pod, webhook] {
-            self.access.apply_text(&self.apps, &object.to_string()).await?;
-        }
+        self.access.apply_text(&self.apps, &webhook.to_string()).await?;
         Ok(())
     }
 
-    /// Waits until the control plane has dealt with all of it.
+    /// Waits until sidecars have loaded what is for them, problems were told, the app has its Service, and the API server has had a
+    /// pod reviewed.
     pub(super) async fn settle(&self) -> anyhow::Result<()> {
         let condition = |kind: &str| format!(".status.conditions[?(@.type==\"{kind}\")].reason");
         for (object, field, expected) in [
@@ -170,20 +174,15 @@ scopes: [{APP}]
             })
             .await?;
         }
-        let events = [
-            "get",
-            "events",
-            "-n",
-            &self.apps,
-            "-o",
-            "jsonpath={.items[*].involvedObject.kind}",
-        ];
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.apps);
+        let of_pod = ListParams::default().fields(&format!("involvedObject.kind=Pod,involvedObject.name={APP}"));
         eventually("an Event of the pod that missed its sidecar", async || {
-            self.access
-                .kubectl(events)
-                .await
-                .ok()
-                .filter(|kinds| kinds.contains("Pod"))
+            let told = events.list(&of_pod).await.ok()?;
+            let reasons: Vec<_> = told.items.into_iter().filter_map(|event| event.reason).collect();
+            reasons
+                .iter()
+                .any(|reason| reason == "PodOlderThanWebhook")
+                .then_some(())
         })
         .await?;
         eventually("a review that the API server asks for", async || {
@@ -194,22 +193,27 @@ scopes: [{APP}]
 
     /// Has the API server ask the injector, with the authority that it knows at this moment; no pod is created.
     pub(in super::super) async fn admit(&self) -> anyhow::Result<()> {
-        let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": APP});
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "new", "labels": {"app": APP}, "annotations": annotations},
-            "spec": {"containers": [{"name": "main", "image": "none"}]},
-        }))?;
+        let mut pod = template();
+        pod["metadata"]["name"] = "new".into();
         let dry = PostParams {
             dry_run: true,
             ..PostParams::default()
         };
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.apps);
-        let admitted = pods.create(&dry, &pod).await?;
+        let admitted = pods.create(&dry, &serde_json::from_value(pod)?).await?;
         let containers = admitted.spec.map(|spec| spec.containers).unwrap_or_default();
         ensure!(
-            containers.iter().any(|container| container.name == "daprd"),
+            containers.iter().any(|container| container.name == SIDECAR_CONTAINER),
             "the pod has no sidecar"
         );
         Ok(())
     }
+}
+
+/// Of the workload's pods.
+fn template() -> Value {
+    json!({
+        "metadata": {"labels": {"app": APP}, "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": APP}},
+        "spec": {"containers": [{"name": "main", "image": "none"}]},
+    })
 }

@@ -33,12 +33,12 @@ impl Stage {
 
     pub(super) fn start_sentries(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
         for (number, port) in self.sentries.clone().into_iter().enumerate() {
-            let (namespace, listen) = (self.control_plane.clone(), listen(port)?);
+            let (namespace, serving) = (self.control_plane.clone(), serving(port)?);
             self.start(&format!("sentry-{number}"), "sentry", |command| {
                 command
                     .env("NAMESPACE", namespace)
                     .args(["--mode", "kubernetes", "--trust-domain", DOMAIN])
-                    .args(listen)
+                    .args(serving)
                     .args([
                         format!("--ca-ttl={TTL}s"),
                         format!("--trust-anchor-propagation-grace={GRACE}s"),
@@ -54,12 +54,12 @@ impl Stage {
         let annotations = json!({"dapr.io/control-plane": "operator"});
         let token = self.pod(&self.control_plane, "dapr-operator", annotations).await?;
         let anchors = self.folder.path().join("control-plane/ca.crt");
-        let (namespace, listen, webhook) = (self.control_plane.clone(), listen(self.operator)?, free_port()?);
+        let (namespace, serving, webhook) = (self.control_plane.clone(), serving(self.operator)?, free_port()?);
         self.start("operator", "operator", |command| {
             command
                 .env("NAMESPACE", namespace)
                 .env("DAPR_SENTRY_TOKEN_FILE", token)
-                .args(listen)
+                .args(serving)
                 .args(["--trust-distribution", "--watch-interval", "10s"])
                 .args(["--webhook-server-listen-address", "127.0.0.1"])
                 .arg(format!("--webhook-server-port={webhook}"))
@@ -74,7 +74,7 @@ impl Stage {
         let annotations = json!({"dapr.io/control-plane": "injector"});
         let token = self.pod(&self.control_plane, "dapr-injector", annotations).await?;
         let anchors = self.folder.path().join("control-plane/ca.crt");
-        let (namespace, listen) = (self.control_plane.clone(), listen(self.injector)?);
+        let (namespace, serving) = (self.control_plane.clone(), serving(self.injector)?);
         let sentry = loopback(self.sentries[1]);
         self.start("injector", "injector", |command| {
             command
@@ -83,7 +83,7 @@ impl Stage {
                 .env("DAPR_TRUST_ANCHORS_FILE", anchors)
                 .env("DAPR_SENTRY_ADDRESS", sentry)
                 .env("SIDECAR_IMAGE", "daprd")
-                .args(listen)
+                .args(serving)
                 .args(["--scheduler-enabled=false", "--kubeconfig"])
                 .arg(kubeconfig);
         })
@@ -91,7 +91,7 @@ impl Stage {
 
     pub(super) async fn start_sidecars(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         let app = app(stop).await?;
-        let anchors = self.anchors().await?;
+        let anchors = self.first.clone();
         for (number, id) in SIDECARS.into_iter().enumerate() {
             let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": id, "dapr.io/config": "mesh"});
             let token = self.pod(&self.apps, &format!("app-{id}"), annotations).await?;
@@ -139,7 +139,7 @@ impl Stage {
 }
 
 /// Flags of a part of the control plane that serves on this port.
-fn listen(port: u16) -> anyhow::Result<[String; 6]> {
+fn serving(port: u16) -> anyhow::Result<[String; 6]> {
     let (healthz, metrics) = (free_port()?, free_port()?);
     Ok([
         "--listen-address=127.0.0.1".to_owned(),
