@@ -130,13 +130,13 @@ scopes: [{APP}]
             .get(APP)
             .await?;
         let mut pod = template();
-        pod["apiVersion"] = "v1".into();
-        pod["kind"] = "Pod".into();
         pod["metadata"]["name"] = APP.into();
         pod["metadata"]["ownerReferences"] = json!([
             {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": APP, "uid": owner.metadata.uid, "controller": true},
         ]);
-        self.access.apply_text(&self.apps, &pod.to_string()).await?;
+        Api::<Pod>::namespaced(self.client.clone(), &self.apps)
+            .create(&PostParams::default(), &serde_json::from_value(pod)?)
+            .await?;
         // Objects are as old as the second that they were created in.
         sleep(Duration::from_secs(1)).await;
         let webhook = json!({
@@ -177,12 +177,9 @@ scopes: [{APP}]
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.apps);
         let of_pod = ListParams::default().fields(&format!("involvedObject.kind=Pod,involvedObject.name={APP}"));
         eventually("an Event of the pod that missed its sidecar", async || {
-            let told = events.list(&of_pod).await.ok()?;
-            let reasons: Vec<_> = told.items.into_iter().filter_map(|event| event.reason).collect();
-            reasons
-                .iter()
-                .any(|reason| reason == "PodOlderThanWebhook")
-                .then_some(())
+            let told = events.list(&of_pod).await.ok()?.items;
+            let older = |event: &Event| event.reason.as_deref() == Some("PodOlderThanWebhook");
+            told.iter().any(older).then_some(())
         })
         .await?;
         eventually("a review that the API server asks for", async || {

@@ -91,14 +91,13 @@ impl Stage {
 
     pub(super) async fn start_sidecars(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         let app = app(stop).await?;
-        let anchors = self.first.clone();
         for (number, id) in SIDECARS.into_iter().enumerate() {
             let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": id, "dapr.io/config": "mesh"});
             let token = self.pod(&self.apps, &format!("app-{id}"), annotations).await?;
             let (http, internal) = (free_port()?, self.internal);
             let (namespace, control_plane) = (self.apps.clone(), self.control_plane.clone());
             let (operator, sentry) = (loopback(self.operator), loopback(self.sentries[number % 2]));
-            let (anchors, file) = (anchors.clone(), self.sidecar_anchors());
+            let (anchors, file) = (self.first.clone(), self.sidecar_anchors());
             self.start(&format!("daprd-{id}"), "daprd", |command| {
                 command
                     .env("NAMESPACE", namespace)
