@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use outrigger_e2e::bench::{self, admission, fanout, signing};
+use tokio::runtime;
 
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
@@ -22,14 +23,23 @@ enum Command {
     Signing(signing::Args),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let measured = match Cli::parse().command {
-        None => bench::run().await,
-        Some(Command::Admission(args)) => admission::run(args).await,
-        Some(Command::Fanout(args)) => fanout::run(args).await,
-        Some(Command::Signing(args)) => signing::run(args).await,
-    };
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let mut runtime = runtime::Builder::new_multi_thread();
+    runtime.enable_all();
+    if matches!(command, Some(Command::Fanout(_))) {
+        runtime.on_thread_start(fanout::give_way);
+    }
+    let measured = runtime.build().map_err(Into::into).and_then(|runtime| {
+        runtime.block_on(async {
+            match command {
+                None => bench::run().await,
+                Some(Command::Admission(args)) => admission::run(args).await,
+                Some(Command::Fanout(args)) => fanout::run(args).await,
+                Some(Command::Signing(args)) => signing::run(args).await,
+            }
+        })
+    });
     match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,7 @@
 //! Everything that takes part: objects at the API server, processes of the control plane, sidecars, an app, and what the kubelet
 //! would do.
 
+mod chart;
 mod objects;
 mod programs;
 
@@ -87,17 +88,18 @@ impl Stage {
             sidecars: Vec::new(),
         };
         // The first root's life begins with sentry's: what takes time comes before.
+        let webhook = stage.create_rights().await?;
         stage.create_settings().await?;
         stage.create_resources().await?;
-        stage.create_workload().await?;
-        stage.start_sentries(&server.kubeconfig())?;
+        stage.create_workload(&webhook).await?;
+        stage.start_sentries().await?;
         stage.first = eventually("the first root", async || stage.anchors().await.ok()).await?;
         stage.mount(&stage.control_plane, TRUST_BUNDLE, "control-plane", stop);
         stage.mount(&stage.apps, DISTRIBUTED, "apps", stop);
         let mounted = stage.folder.path().join("control-plane/ca.crt");
         eventually("the mounted root", async || mounted.exists().then_some(())).await?;
-        stage.start_operator(&server.kubeconfig()).await?;
-        stage.start_injector(&server.kubeconfig()).await?;
+        stage.start_operator().await?;
+        stage.start_injector().await?;
         stage.start_sidecars(stop).await?;
         // The operator hands out the anchors because there are pods with sidecars.
         let distributed = stage.sidecar_anchors();
@@ -112,13 +114,17 @@ impl Stage {
     }
 
     /// A pod that never runs, and a file with a token bound to it.
-    async fn pod(&self, namespace: &str, name: &str, annotations: Value) -> anyhow::Result<PathBuf> {
+    async fn pod(&self, namespace: &str, name: &str, account: &str, annotations: Value) -> anyhow::Result<PathBuf> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": name, "annotations": annotations, "labels": {"dapr.io/sidecar-injected": "true"}},
-            "spec": {"containers": [{"name": "main", "image": "none"}], "automountServiceAccountToken": false},
+            "spec": {
+                "serviceAccountName": account, "automountServiceAccountToken": false,
+                "containers": [{"name": "main", "image": "none"}],
+            },
         }))?;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let pod = pods.create(&PostParams::default(), &pod).await?;
+        objects::running(&pods, name).await?;
         let request: TokenRequest = serde_json::from_value(json!({"spec": {
             "audiences": [format!("spiffe://{DOMAIN}/ns/{}/dapr-sentry", self.control_plane)],
             "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "uid": pod.metadata.uid},
@@ -126,7 +132,7 @@ impl Stage {
         }}))?;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let issued = accounts
-            .create_token_request("default", &PostParams::default(), &request)
+            .create_token_request(account, &PostParams::default(), &request)
             .await?;
         let token = issued.status.context("no token was issued")?.token;
         let file = self.folder.path().join(format!("{name}.token"));
@@ -138,7 +144,7 @@ impl Stage {
     pub(super) async fn probe_pod(&self) -> anyhow::Result<(String, String, String)> {
         let name = format!("probe-{}", free_port()?);
         let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "probe"});
-        let file = self.pod(&self.apps, &name, annotations).await?;
+        let file = self.pod(&self.apps, &name, "default", annotations).await?;
         Ok(("probe".to_owned(), self.apps.clone(), std::fs::read_to_string(file)?))
     }
 
@@ -276,4 +282,9 @@ async fn copy(maps: &Api<ConfigMap>, name: &str, folder: &Path) -> anyhow::Resul
 
 fn loopback(port: u16) -> String {
     format!("127.0.0.1:{port}")
+}
+
+/// The same for those who are to look a name up, as in a cluster.
+fn named(port: u16) -> String {
+    format!("localhost:{port}")
 }

@@ -20,7 +20,7 @@ use tokio::process::Command;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Client, Protocol};
-use crate::{bench::process::Process, ports::free_port};
+use crate::{bench::process::Process, ports::Serving};
 
 const CONTROL_PLANE: &str = "admission-system";
 const TRUST_DOMAIN: &str = "cluster.local";
@@ -85,7 +85,7 @@ impl Stage {
 
     /// Starts a binary with the chart's settings and waits until it is ready. Its log goes nowhere, but is written.
     pub(super) async fn start(&self, binary: &Path) -> anyhow::Result<Injector> {
-        let (port, healthz, metrics) = (free_port()?, free_port()?, free_port()?);
+        let serving = Serving::new()?;
         let mut command = Command::new(binary);
         command
             .env_clear()
@@ -104,16 +104,13 @@ impl Stage {
             .env("DAPR_TRUST_ANCHORS_FILE", self.anchors())
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
-            .args(["--listen-address", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--healthz-port", &healthz.to_string()])
-            .args(["--metrics-listen-address", "127.0.0.1"])
-            .args(["--metrics-port", &metrics.to_string()])
+            .args(serving.flags())
             .stdout(Stdio::null());
-        let process = Process::start(&mut command, healthz).await?;
+        let process = Process::start(&mut command, serving.healthz).await?;
         Ok(Injector {
             pid: process.pid,
             process,
-            port,
+            port: serving.port,
         })
     }
 

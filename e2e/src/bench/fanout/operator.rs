@@ -22,7 +22,7 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::super::process::{Process, get};
-use crate::ports::free_port;
+use crate::ports::Serving;
 
 /// Where the sidecars of the measurement live.
 pub(super) const NAMESPACE: &str = "fanout";
@@ -116,7 +116,7 @@ impl Stage {
 
     /// Starts a binary and waits until it is ready.
     pub(super) async fn start(&self, binary: &Path) -> anyhow::Result<Operator> {
-        let (port, healthz, metrics) = (free_port()?, free_port()?, free_port()?);
+        let serving = Serving::new()?;
         let mut command = Command::new(binary);
         command
             .env_clear()
@@ -124,21 +124,15 @@ impl Stage {
             .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
             .arg("-kubeconfig")
             .arg(&self.kubeconfig)
-            .args(["--log-level", "warn", "--listen-address", "127.0.0.1"])
-            .args(["--port", &port.to_string(), "--healthz-port", &healthz.to_string()])
-            .args([
-                "--metrics-listen-address",
-                "127.0.0.1",
-                "--metrics-port",
-                &metrics.to_string(),
-            ])
+            .args(["--log-level", "warn"])
+            .args(serving.flags())
             .arg("--trust-anchors-file")
             .arg(self.anchors())
             .env("ENABLE_WEBHOOKS", "false");
         Ok(Operator {
-            process: Process::start(&mut command, healthz).await?,
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            metrics,
+            process: Process::start(&mut command, serving.healthz).await?,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, serving.port)),
+            metrics: serving.metrics,
         })
     }
 }

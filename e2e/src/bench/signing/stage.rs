@@ -26,7 +26,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use super::{super::process::Process, requester::Requester};
-use crate::ports::free_port;
+use crate::ports::Serving;
 
 const TRUST_DOMAIN: &str = "cluster.local";
 /// Requests in flight while the stage is prepared.
@@ -186,7 +186,7 @@ impl Stage {
 
     /// Starts a binary and waits until it is ready.
     pub(super) async fn start(&self, binary: &Path) -> anyhow::Result<Sentry> {
-        let (port, health) = (free_port()?, free_port()?);
+        let serving = Serving::new()?;
         let mut command = Command::new(binary);
         command
             .env_clear()
@@ -200,13 +200,12 @@ impl Stage {
                 "--log-level",
                 "warn",
             ])
-            .args(["--enable-metrics=false", "--listen-address", "127.0.0.1"])
-            .args(["--port", &port.to_string(), "--healthz-port", &health.to_string()])
+            .args(serving.flags())
             .arg("--kubeconfig")
             .arg(&self.kubeconfig);
         Ok(Sentry {
-            process: Process::start(&mut command, health).await?,
-            address: format!("localhost:{port}"),
+            process: Process::start(&mut command, serving.healthz).await?,
+            address: format!("localhost:{}", serving.port),
         })
     }
 

@@ -9,19 +9,22 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api,
-    api::{ListParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use outrigger_core::{
     annotations::SIDECAR_CONTAINER,
     control_plane::{SIDECAR_INJECTOR, SYSTEM_CONFIGURATION, TRUST_BUNDLE},
 };
+use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{DOMAIN, Stage, eventually, loopback};
+use super::{DOMAIN, Stage, eventually, named};
 
 /// App id, and names of what belongs to it.
-const APP: &str = "orders";
+pub(super) const APP: &str = "orders";
+/// Who creates the pods that the API server has reviewed.
+const CREATOR: &str = "replicaset-controller";
 
 impl Stage {
     pub(super) async fn create_settings(&self) -> anyhow::Result<()> {
@@ -51,10 +54,23 @@ apiVersion: v1
 kind: Service
 metadata: {{name: {SIDECAR_INJECTOR}}}
 spec: {{type: ExternalName, externalName: localhost}}
+---
+# Nobody answers there for the operator, so the pod that missed its sidecar stays.
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {SIDECAR_INJECTOR}, labels: {{kubernetes.io/service-name: {SIDECAR_INJECTOR}}}}}
+addressType: IPv4
+endpoints: [{{addresses: [192.0.2.1], conditions: {{ready: false, serving: false, terminating: false}}}}]
+ports: [{{name: https, port: 4000, protocol: TCP}}]
 ",
-            sentry = loopback(self.sentries[0]),
+            sentry = named(self.sentries[0]),
         );
         self.access.apply_text(&self.control_plane, &manifests).await?;
+        // The controllers that may create pods with sidecars.
+        let account = |name: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+        let items = [CREATOR, "job-controller"].map(account);
+        let accounts = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        self.access.apply_text("kube-system", &accounts.to_string()).await?;
         Ok(())
     }
 
@@ -119,7 +135,7 @@ scopes: [{APP}]
 
     /// A pod from before there was a webhook, its owner, and then the webhook. Nobody creates pods for owners here, and the injector
     /// has no endpoints: the watchdog sees the pod, and waits.
-    pub(super) async fn create_workload(&self) -> anyhow::Result<()> {
+    pub(super) async fn create_workload(&self, webhook: &Value) -> anyhow::Result<()> {
         let spec = json!({"selector": {"matchLabels": {"app": APP}}, "template": template()});
         let owners = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": APP}, "spec": spec},
@@ -134,25 +150,12 @@ scopes: [{APP}]
         pod["metadata"]["ownerReferences"] = json!([
             {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": APP, "uid": owner.metadata.uid, "controller": true},
         ]);
-        Api::<Pod>::namespaced(self.client.clone(), &self.apps)
-            .create(&PostParams::default(), &serde_json::from_value(pod)?)
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.apps);
+        pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
             .await?;
+        running(&pods, APP).await?;
         // Objects are as old as the second that they were created in.
         sleep(Duration::from_secs(1)).await;
-        let webhook = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": SIDECAR_INJECTOR},
-            "webhooks": [{
-                "name": "sidecar-injector.dapr.io", "admissionReviewVersions": ["v1"], "sideEffects": "None",
-                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.apps}},
-                "objectSelector": {"matchLabels": {"app": APP}},
-                "failurePolicy": "Fail",
-                "clientConfig": {"service": {
-                    "name": SIDECAR_INJECTOR, "namespace": self.control_plane, "port": self.injector, "path": "/mutate",
-                }},
-            }],
-        });
         self.access.apply_text(&self.apps, &webhook.to_string()).await?;
         Ok(())
     }
@@ -196,7 +199,10 @@ scopes: [{APP}]
             dry_run: true,
             ..PostParams::default()
         };
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.apps);
+        let controller = format!("system:serviceaccount:kube-system:{CREATOR}");
+        let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+        let client = ApiServer::shared().await.client_as(&controller, &groups);
+        let pods: Api<Pod> = Api::namespaced(client, &self.apps);
         let admitted = pods.create(&dry, &serde_json::from_value(pod)?).await?;
         let containers = admitted.spec.map(|spec| spec.containers).unwrap_or_default();
         ensure!(
@@ -205,6 +211,24 @@ scopes: [{APP}]
         );
         Ok(())
     }
+}
+
+/// Says of a pod what its kubelet would.
+pub(super) async fn running(pods: &Api<Pod>, name: &str) -> anyhow::Result<()> {
+    let since = "2026-01-01T00:00:00Z";
+    let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since});
+    let conditions = ["Initialized", "PodScheduled", "ContainersReady", "Ready"].map(condition);
+    let status = json!({"status": {
+        "phase": "Running", "startTime": since, "qosClass": "BestEffort",
+        "conditions": conditions,
+        "containerStatuses": [{
+            "name": "main", "image": "none", "imageID": "none", "ready": true, "started": true, "restartCount": 0,
+            "state": {"running": {"startedAt": since}},
+        }],
+    }});
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
+        .await?;
+    Ok(())
 }
 
 /// Of the workload's pods.

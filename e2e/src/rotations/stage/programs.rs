@@ -1,6 +1,6 @@
 //! The programs that run: sentries, operator, injector, sidecars, and the app behind these.
 
-use std::{path::Path, process::Stdio};
+use std::process::Stdio;
 
 use anyhow::Context;
 use axum::{Router, routing::any};
@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use super::{DOMAIN, GRACE, SIDECARS, Stage, THRESHOLD, TTL, loopback};
-use crate::ports::free_port;
+use super::{DOMAIN, GRACE, SIDECARS, Stage, THRESHOLD, TTL, loopback, named};
+use crate::ports::{Serving, free_port};
 
 impl Stage {
     fn start(&mut self, name: &str, program: &str, configure: impl FnOnce(&mut Command)) -> anyhow::Result<()> {
@@ -31,9 +31,10 @@ impl Stage {
         Ok(())
     }
 
-    pub(super) fn start_sentries(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
+    pub(super) async fn start_sentries(&mut self) -> anyhow::Result<()> {
+        let kubeconfig = self.kubeconfig("dapr-sentry").await?;
         for (number, port) in self.sentries.clone().into_iter().enumerate() {
-            let (namespace, serving) = (self.control_plane.clone(), serving(port)?);
+            let (namespace, serving) = (self.control_plane.clone(), Serving::at(port)?.flags());
             self.start(&format!("sentry-{number}"), "sentry", |command| {
                 command
                     .env("NAMESPACE", namespace)
@@ -44,17 +45,24 @@ impl Stage {
                         format!("--trust-anchor-propagation-grace={GRACE}s"),
                     ])
                     .args(["--ca-renewal-threshold", THRESHOLD, "--kubeconfig"])
-                    .arg(kubeconfig);
+                    .arg(&kubeconfig);
             })?;
         }
         Ok(())
     }
 
-    pub(super) async fn start_operator(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
+    pub(super) async fn start_operator(&mut self) -> anyhow::Result<()> {
+        let kubeconfig = self.kubeconfig("dapr-operator").await?;
         let annotations = json!({"dapr.io/control-plane": "operator"});
-        let token = self.pod(&self.control_plane, "dapr-operator", annotations).await?;
+        let token = self
+            .pod(&self.control_plane, "dapr-operator", "dapr-operator", annotations)
+            .await?;
         let anchors = self.folder.path().join("control-plane/ca.crt");
-        let (namespace, serving, webhook) = (self.control_plane.clone(), serving(self.operator)?, free_port()?);
+        let (namespace, serving, webhook) = (
+            self.control_plane.clone(),
+            Serving::at(self.operator)?.flags(),
+            free_port()?,
+        );
         self.start("operator", "operator", |command| {
             command
                 .env("NAMESPACE", namespace)
@@ -70,12 +78,15 @@ impl Stage {
         })
     }
 
-    pub(super) async fn start_injector(&mut self, kubeconfig: &Path) -> anyhow::Result<()> {
+    pub(super) async fn start_injector(&mut self) -> anyhow::Result<()> {
+        let kubeconfig = self.kubeconfig("dapr-injector").await?;
         let annotations = json!({"dapr.io/control-plane": "injector"});
-        let token = self.pod(&self.control_plane, "dapr-injector", annotations).await?;
+        let token = self
+            .pod(&self.control_plane, "dapr-injector", "dapr-injector", annotations)
+            .await?;
         let anchors = self.folder.path().join("control-plane/ca.crt");
-        let (namespace, serving) = (self.control_plane.clone(), serving(self.injector)?);
-        let sentry = loopback(self.sentries[1]);
+        let (namespace, serving) = (self.control_plane.clone(), Serving::at(self.injector)?.flags());
+        let sentry = named(self.sentries[1]);
         self.start("injector", "injector", |command| {
             command
                 .env("NAMESPACE", namespace)
@@ -93,7 +104,9 @@ impl Stage {
         let app = app(stop).await?;
         for (number, id) in SIDECARS.into_iter().enumerate() {
             let annotations = json!({"dapr.io/enabled": "true", "dapr.io/app-id": id, "dapr.io/config": "mesh"});
-            let token = self.pod(&self.apps, &format!("app-{id}"), annotations).await?;
+            let token = self
+                .pod(&self.apps, &format!("app-{id}"), "default", annotations)
+                .await?;
             let (http, internal) = (free_port()?, self.internal);
             let (namespace, control_plane) = (self.apps.clone(), self.control_plane.clone());
             let (operator, sentry) = (loopback(self.operator), loopback(self.sentries[number % 2]));
@@ -135,19 +148,6 @@ impl Stage {
         }
         Ok(())
     }
-}
-
-/// Flags of a part of the control plane that serves on this port.
-fn serving(port: u16) -> anyhow::Result<[String; 6]> {
-    let (healthz, metrics) = (free_port()?, free_port()?);
-    Ok([
-        "--listen-address=127.0.0.1".to_owned(),
-        format!("--port={port}"),
-        "--healthz-listen-address=127.0.0.1".to_owned(),
-        format!("--healthz-port={healthz}"),
-        "--metrics-listen-address=127.0.0.1".to_owned(),
-        format!("--metrics-port={metrics}"),
-    ])
 }
 
 /// An app that answers everything; its port.
