@@ -98,7 +98,7 @@ fn operator_rights(scope: &str) -> BTreeSet<String> {
     let others = [
         "/namespaces get",
         "/pods get,list,watch",
-        "/secrets get",
+        "/secrets get,list,watch",
         "/configmaps create,list,patch,watch [dapr-root-ca.crt]",
         "/services create,delete,get,list,patch,watch",
         "apps/deployments list,watch",
@@ -179,9 +179,12 @@ fn secrets_can_be_narrowed_to_namespaces() {
     let narrowed = "dapr_operator: {secretNamespaces: [shop, bank, shop]}";
     assert_eq!(
         more(narrowed, "", "dapr-operator"),
-        lines(["bank /secrets get", "shop /secrets get"])
+        lines(["bank /secrets get,list,watch", "shop /secrets get,list,watch"])
     );
-    assert_eq!(more("", narrowed, "dapr-operator"), lines(["* /secrets get"]));
+    assert_eq!(
+        more("", narrowed, "dapr-operator"),
+        lines(["* /secrets get,list,watch"])
+    );
     let release = render(narrowed);
     let roles = release
         .of_kind("Role")
