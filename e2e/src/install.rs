@@ -27,7 +27,15 @@ pub const HELM_ARGS: [&str; 11] = [
 /// # Errors
 /// The step that failed; a failed install shows what its pods say.
 pub async fn fresh(name: &str) -> anyhow::Result<Access> {
-    fresh_with(name, &[]).await
+    install(name, false, &[]).await
+}
+
+/// The same, on an API server that logs every request.
+///
+/// # Errors
+/// The step that failed; a failed install shows what its pods say.
+pub async fn fresh_audited(name: &str) -> anyhow::Result<Access> {
+    install(name, true, &[]).await
 }
 
 /// The same with further values, each as `--set-json` takes it: `--set` makes texts of fractions.
@@ -35,13 +43,17 @@ pub async fn fresh(name: &str) -> anyhow::Result<Access> {
 /// # Errors
 /// The step that failed; a failed install shows what its pods say.
 pub async fn fresh_with(name: &str, values: &[&str]) -> anyhow::Result<Access> {
+    install(name, false, values).await
+}
+
+async fn install(name: &str, audit: bool, values: &[&str]) -> anyhow::Result<Access> {
     Cluster::down(name, false).await?;
     toolchain::build(&mut |line| println!("{line}"))?;
     let archives = release::build().await?;
     let options = Options {
         name: name.to_owned(),
         port: None,
-        audit: false,
+        audit,
         deadline: Duration::from_secs(180),
     };
     let cluster = Cluster::up(&options, &mut |_| {}).await?;

@@ -9,7 +9,7 @@ use outrigger_e2e::{Access, Cluster, command, install, observe::Observer, releas
 use tokio::runtime::Runtime;
 
 /// Name of the cluster that tests use; people's own is another.
-const NAME: &str = "test";
+pub(crate) const NAME: &str = "test";
 
 /// A test's body.
 type Body = fn(World) -> Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
@@ -41,7 +41,7 @@ impl Frame {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let access = runtime.block_on(install::fresh(NAME))?;
+        let access = runtime.block_on(install::fresh_audited(NAME))?;
         Ok(Self {
             runtime: Arc::new(runtime),
             access,

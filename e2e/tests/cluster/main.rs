@@ -7,6 +7,7 @@ mod frame;
 mod injection;
 mod missing;
 mod resources;
+mod rights;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         injection::tests(),
         control_plane::tests(),
         missing::tests(),
+        rights::tests(),
     ]
     .concat();
     if arguments.list {

@@ -8,6 +8,7 @@ use crate::frame::{World, component, tests};
 tests![
     components_are_loaded_changed_and_removed_without_a_restart,
     a_bad_edit_keeps_the_last_good_component,
+    a_changed_secret_reaches_sidecars_that_run,
     an_unknown_type_is_named_and_harms_nobody_else,
     resources_have_columns_and_can_be_waited_for,
     scopes_decide_who_sees_a_component,
@@ -52,6 +53,29 @@ async fn a_bad_edit_keeps_the_last_good_component(world: World) -> anyhow::Resul
         "names the component and what exists: {line}"
     );
     ensure!(world.seen.get(&pod, 3000, "/read/store/key").await?.contains("before"));
+    ensure!(world.seen.restarts(&pod).await? == 0);
+    Ok(())
+}
+
+async fn a_changed_secret_reaches_sidecars_that_run(world: World) -> anyhow::Result<()> {
+    let secret = |value: &str| {
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: prefix}}\nstringData: {{value: {value}}}\n")
+    };
+    world.apply(&secret("first")).await?;
+    let store = component("store", "state.in-memory", "");
+    let property = "{name: keyPrefix, secretKeyRef: {name: prefix, key: value}}";
+    world
+        .apply(&store.replace("metadata: []", &format!("metadata: [{property}]")))
+        .await?;
+    let pod = world.deploy("cart").await?;
+    world.seen.post(&pod, 3000, "/save/store/key", "1").await?;
+    ensure!(world.seen.get(&pod, 3000, "/read/store/key").await?.trim() == "1");
+    world.apply(&secret("second")).await?;
+    // A value under another prefix.
+    within("the key to be another one", async || {
+        Ok(world.seen.get(&pod, 3000, "/read/store/key").await.err())
+    })
+    .await?;
     ensure!(world.seen.restarts(&pod).await? == 0);
     Ok(())
 }

@@ -54,9 +54,9 @@ pub fn init(service: &Service, args: &LogArgs) -> anyhow::Result<()> {
         "fatal" => "error".to_owned(),
         other => anyhow::bail!("invalid value for --log-level: {other} (expected debug, info, warn, error or fatal)"),
     };
-    // Other people's crates log connection trivia at info and debug, and kube's client repeats errors that we report.
+    // Other people's crates log connection trivia at info and debug, and kube's client and watches repeat errors that we report.
     let filter = EnvFilter::try_new(format!(
-        "warn,kube_client=off,{}",
+        "warn,kube_client=off,kube_runtime=off,{}",
         OWN.map(|name| format!("{name}={level}")).join(",")
     ))
     .context("log filter")?;
