@@ -17,7 +17,7 @@ use kube::{
 use prometheus::IntCounterVec;
 
 pub(crate) use outrigger_core::text::shortened;
-use outrigger_process::kubernetes::watch::ObjectKey;
+use outrigger_process::kubernetes::{access::lacks_right, watch::ObjectKey};
 
 use crate::deadline::in_time;
 
@@ -122,7 +122,7 @@ impl Events {
         let label = match result {
             Ok(()) => "published",
             Err(error) if is_conflict(error) => "known",
-            Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            Err(kube::Error::Api(status)) if lacks_right(status) => {
                 if !self.forbidden.swap(true, Ordering::Relaxed) {
                     tracing::warn!("not allowed to create Events; users will not see them");
                 }

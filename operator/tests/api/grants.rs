@@ -6,7 +6,6 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apps::v1::Deployment,
     core::v1::Service,
     rbac::v1::{Role, RoleBinding},
@@ -23,7 +22,7 @@ use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{fixture::Operator, support::eventually};
+use crate::{fixture::Operator, policy::Policy, support::eventually};
 
 /// Upstream's rules, as far as they concern one namespace.
 fn rules() -> Value {
@@ -146,34 +145,8 @@ async fn upstreams_grants_are_enough() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_refuses_one_status_holds_up_no_other() {
     let operator = Operator::plain("policy").await;
-    let (client, namespace) = (operator.client.clone(), operator.namespace.clone());
-    let params = PatchParams::apply("test").force();
-    let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": namespace},
-        "spec": {
-            "matchConstraints": {
-                "resourceRules": [{
-                    "apiGroups": ["dapr.io"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["components/status"],
-                }],
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-            },
-            "validations": [{"expression": "object.metadata.name != 'frozen'", "message": "frozen", "reason": "Forbidden"}],
-        },
-    });
-    let binding = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": namespace}, "spec": {"policyName": namespace, "validationActions": ["Deny"]},
-    });
-    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client);
-    policies
-        .patch(&namespace, &params, &Patch::Apply(&policy))
-        .await
-        .unwrap();
-    bindings
-        .patch(&namespace, &params, &Patch::Apply(&binding))
-        .await
-        .unwrap();
+    let not_frozen = "object.metadata.name != 'frozen'";
+    let policy = Policy::new(&operator, "dapr.io", "components/status", not_frozen).await;
 
     let spec =
         |version: usize| json!({"spec": {"type": "state.redis", "version": format!("v{version}"), "metadata": []}});
@@ -196,7 +169,5 @@ async fn a_policy_that_refuses_one_status_holds_up_no_other() {
     ] {
         assert_eq!(operator.metric(metric, &[label]), 0.0, "{metric}");
     }
-    policies.delete(&namespace, &Default::default()).await.unwrap();
-    bindings.delete(&namespace, &Default::default()).await.unwrap();
-    operator.stop().await;
+    policy.lift().await;
 }

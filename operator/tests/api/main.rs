@@ -6,6 +6,7 @@ mod grants;
 mod injections;
 mod killed;
 mod missing;
+mod policy;
 mod process;
 mod reports;
 mod secrets;

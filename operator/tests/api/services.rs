@@ -1,5 +1,7 @@
 //! The Services of apps.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -15,12 +17,12 @@ use outrigger_operator::{
     controllers::services::Rollout,
     core::{Features, Services},
 };
-use outrigger_testkit::ApiServer;
+use outrigger_testkit::{ApiServer, apiserver::audit::Request};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{fixture::Operator, support::eventually};
+use crate::{fixture::Operator, policy::Policy, support::eventually};
 
 async fn start(prefix: &str, rollouts: bool) -> Operator {
     Operator::start(prefix, |_| Features {
@@ -70,16 +72,14 @@ async fn note(operator: &Operator, workload: &str) -> String {
     .await
 }
 
-/// How often Services of the namespace were written or deleted, whoever did it.
-fn writes(operator: &Operator, server: &ApiServer) -> usize {
-    let requests = server.requests(&operator.namespace).unwrap();
-    let of_services = requests.iter().filter(|request| {
-        let object = request.object_ref.as_ref();
-        object.is_some_and(|object| object.resource == "services")
+/// Requests that write or delete Services of the namespace, whoever made them.
+fn writes(operator: &Operator, server: &ApiServer) -> Vec<Request> {
+    let mut requests = server.requests(&operator.namespace).unwrap();
+    requests.retain(|request| {
+        let of_services = request.object_ref.as_ref().map(|object| object.resource == "services");
+        of_services == Some(true) && !["get", "list", "watch"].contains(&request.verb.as_str())
     });
-    of_services
-        .filter(|request| !["get", "list", "watch"].contains(&request.verb.as_str()))
-        .count()
+    requests
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,7 +217,7 @@ async fn what_cannot_be_is_told_once_and_not_tried_again() {
         let note = note(&operator, name).await;
         assert!(note.starts_with(expected), "{note}");
     }
-    assert_eq!(writes(&operator, server), 0);
+    assert!(writes(&operator, server).is_empty());
 
     // Only the API server knows that this is no key.
     let bad = workload(&[
@@ -237,7 +237,7 @@ async fn what_cannot_be_is_told_once_and_not_tried_again() {
     operator.apply::<Deployment>("marker", app("marker")).await;
     service_of(&operator, "marker", "marker").await;
     let all = eventually("the writes are logged", || async {
-        let writes = writes(&operator, server);
+        let writes = writes(&operator, server).len();
         (writes >= 2).then_some(writes)
     })
     .await;
@@ -246,6 +246,36 @@ async fn what_cannot_be_is_told_once_and_not_tried_again() {
 }
 
 /// Upstream hears of every object again every ten hours. Here that is a start, and ten hours are many of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_refuses_one_service_changes_nothing_for_others() {
+    let operator = start("frozen", false).await;
+    let server = ApiServer::shared().await;
+    let not_frozen = "!object.metadata.name.startsWith('frozen')";
+    let policy = Policy::new(&operator, "", "services", not_frozen).await;
+    let refused = || {
+        let is_refusal = |request: &Request| {
+            request
+                .response_status
+                .as_ref()
+                .is_some_and(|status| status.code == 403)
+        };
+        writes(&operator, server).iter().any(is_refusal)
+    };
+    let number = AtomicUsize::new(0);
+    eventually("that the policy refuses a Service", || async {
+        let app_id = format!("frozen-{}", number.fetch_add(1, Ordering::Relaxed));
+        operator.apply::<Deployment>(&app_id, app(&app_id)).await;
+        refused().then_some(())
+    })
+    .await;
+    operator.apply::<Deployment>("free", app("free")).await;
+    service_of(&operator, "free", "free").await;
+    // Where a right is missing, others are tried.
+    let writes = writes(&operator, server);
+    assert!(writes.iter().all(|request| request.verb == "patch"), "{writes:?}");
+    policy.lift().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_seen_again_is_not_written_again() {
     const APPS: usize = 20;
@@ -279,7 +309,7 @@ async fn whatever_is_seen_again_is_not_written_again() {
         service_of(&operator, &marker, &marker).await;
     }
     let all = eventually("the writes are logged", || async {
-        let writes = writes(&operator, server);
+        let writes = writes(&operator, server).len();
         (writes >= APPS + STARTS).then_some(writes)
     })
     .await;

@@ -298,8 +298,7 @@ impl Services {
                 self.hopeless.insert(desired.key(), desired);
                 Ok(())
             }
-            Err(Failure::Forbidden) => Err("not allowed".to_owned()),
-            Err(Failure::Other(error)) => Err(error),
+            Err(Failure::Forbidden(error) | Failure::Other(error)) => Err(error),
         }
     }
 

@@ -7,7 +7,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use outrigger_process::kubernetes::watch::ObjectKey;
+use outrigger_process::kubernetes::{access::lacks_right, watch::ObjectKey};
 use tokio::time::Instant;
 
 use super::desired::Desired;
@@ -18,7 +18,8 @@ const REFUSED: Duration = Duration::from_secs(60);
 
 /// Why a Service was not written.
 pub(super) enum Failure {
-    Forbidden,
+    /// A right is missing.
+    Forbidden(String),
     /// The API server will refuse it again.
     Invalid(String),
     Other(String),
@@ -42,7 +43,7 @@ impl Writer {
         if self.refused_until.is_none_or(|until| until <= Instant::now()) {
             let params = PatchParams::apply(FIELD_MANAGER).force();
             match call(api.patch(&name, &params, &Patch::Apply(&object))).await {
-                Err(Failure::Forbidden) => {
+                Err(Failure::Forbidden(_)) => {
                     if self.refused_until.is_none() {
                         tracing::warn!("not allowed to apply Services; creating and updating them instead");
                     }
@@ -70,8 +71,11 @@ impl Writer {
 async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<(), Failure> {
     match in_time(request).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_forbidden() => Err(Failure::Forbidden),
-        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => Err(Failure::Invalid(status.message)),
+        Err(kube::Error::Api(status)) => Err(match status.code {
+            _ if lacks_right(&status) => Failure::Forbidden(status.message),
+            400 | 422 => Failure::Invalid(status.message),
+            _ => Failure::Other(status.message),
+        }),
         Err(error) => Err(Failure::Other(error.to_string())),
     }
 }

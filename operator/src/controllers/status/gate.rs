@@ -60,12 +60,6 @@ impl Place {
 impl Refusal {
     const ALL: [Self; 2] = [Self::Forbidden, Self::NoStatus];
 
-    /// What an answer with the code 403 says: one of the authorizer holds for the namespace, any other (an admission policy's)
-    /// for the object alone.
-    pub(super) fn of_forbidden(message: &str) -> Option<Self> {
-        message.contains(" cannot patch resource \"").then_some(Self::Forbidden)
-    }
-
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Forbidden => "forbidden",
@@ -235,17 +229,5 @@ mod tests {
         assert_eq!((off("forbidden"), off("no_status")), (0, 1));
         drop(gate);
         assert_eq!(off("no_status"), 0);
-    }
-
-    #[test]
-    fn only_the_authorizer_refuses_more_than_one_object() {
-        let rbac = r#"components.dapr.io "db" is forbidden: User "operator" cannot patch resource "components/status" in API group "dapr.io" in the namespace "shop""#;
-        assert_eq!(Refusal::of_forbidden(rbac), Some(Refusal::Forbidden));
-        for policy in [
-            r#"admission webhook "policy.example" denied the request: no"#,
-            r#"components.dapr.io "db" is forbidden: ValidatingAdmissionPolicy 'frozen' with binding 'frozen' denied request: no"#,
-        ] {
-            assert_eq!(Refusal::of_forbidden(policy), None);
-        }
     }
 }

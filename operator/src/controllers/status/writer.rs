@@ -11,6 +11,7 @@ use outrigger_crds::{
     Status,
     status::{ConditionType, Reason},
 };
+use outrigger_process::kubernetes::access::lacks_right;
 use prometheus::IntCounterVec;
 use serde_json::json;
 use tokio::time::Instant;
@@ -173,10 +174,9 @@ impl Writer {
         let patch = Patch::Apply(&object);
         match in_time(api.patch_status(&id.key.name, &params, &patch)).await {
             Ok(_) => Written::Done,
-            Err(kube::Error::Api(status)) if status.code == 403 => match Refusal::of_forbidden(&status.message) {
-                Some(refusal) => Written::Refused(refusal),
-                None => Written::Failed(status.message),
-            },
+            Err(kube::Error::Api(status)) if lacks_right(&status) => Written::Refused(Refusal::Forbidden),
+            // An admission policy, which holds for the object alone.
+            Err(kube::Error::Api(status)) if status.code == 403 => Written::Failed(status.message),
             // The API server answers the same for an object and for a status that does not exist.
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 match in_time(api.get_metadata_opt(&id.key.name)).await {
