@@ -1,12 +1,14 @@
 //! Apps with sidecars: injection, state, invocation.
 
 use anyhow::ensure;
+use outrigger_e2e::observe::within;
 
 use crate::frame::{World, component, sample_app, tests};
 
 tests![
     an_annotated_pod_gets_a_sidecar_and_keeps_state,
     apps_call_each_other_over_mtls,
+    an_app_that_is_no_more_loses_its_service,
     mistakes_in_annotations_are_told_at_apply_time,
     a_pod_without_annotations_is_left_alone,
 ];
@@ -57,6 +59,18 @@ async fn apps_call_each_other_over_mtls(world: World) -> anyhow::Result<()> {
         "the error names the app"
     );
     Ok(())
+}
+
+async fn an_app_that_is_no_more_loses_its_service(world: World) -> anyhow::Result<()> {
+    let services = async || world.kubectl(&["get", "services", "-o", "name"]).await;
+    world.apply(&sample_app("cart", "")).await?;
+    within("a Service", async || {
+        Ok(services().await?.contains("service/cart-dapr").then_some(()))
+    })
+    .await?;
+    let no_app = r#"{"spec": {"replicas": 0, "template": {"metadata": {"annotations": {"dapr.io/enabled": null}}}}}"#;
+    world.kubectl(&["patch", "deployment", "cart", "-p", no_app]).await?;
+    within("no Service", async || Ok(services().await?.is_empty().then_some(()))).await
 }
 
 async fn mistakes_in_annotations_are_told_at_apply_time(world: World) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ tests![
     a_changed_secret_reaches_sidecars_that_run,
     an_unknown_type_is_named_and_harms_nobody_else,
     resources_have_columns_and_can_be_waited_for,
+    resources_of_every_kind_have_a_status,
     scopes_decide_who_sees_a_component,
     statuses_say_what_sidecars_made_of_a_component,
 ];
@@ -130,6 +131,27 @@ async fn resources_have_columns_and_can_be_waited_for(world: World) -> anyhow::R
             .then_some(()))
     })
     .await
+}
+
+async fn resources_of_every_kind_have_a_status(world: World) -> anyhow::Result<()> {
+    let files = [
+        "component/bindings-cron",
+        "configuration/daprsystem",
+        "httpendpoint/minimal",
+        "mcpserver/minimal",
+        "resiliency/actors",
+        "subscription-v1alpha1/minimal",
+        "subscription-v2alpha1/minimal",
+        "workflowaccesspolicy/workflows-and-activities",
+    ];
+    for file in files {
+        let file = format!("crds/tests/corpus/valid/{file}.yaml");
+        world.kubectl(&["apply", "-f", &file]).await?;
+        world
+            .kubectl(&["wait", "--for=condition=Accepted", "-f", &file, "--timeout=60s"])
+            .await?;
+    }
+    Ok(())
 }
 
 async fn scopes_decide_who_sees_a_component(world: World) -> anyhow::Result<()> {

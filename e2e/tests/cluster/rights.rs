@@ -119,13 +119,26 @@ async fn the_control_plane_may_do_all_that_it_asked_for(_: World) -> anyhow::Res
 
 async fn the_control_plane_asked_for_all_that_it_may_do(world: World) -> anyhow::Result<()> {
     let asked: BTreeSet<_> = requests()?.iter().flat_map(Request::uses).collect();
-    let mut granted = granted(&world).await?;
+    let granted = granted(&world).await?;
     ensure!(!granted.is_empty(), "nothing is granted");
-    // Asked by the API server itself, when an object is given an owner that blocks its deletion.
-    granted.retain(|(_, _, resource)| !resource.ends_with("/finalizers"));
-    let unused: Vec<_> = granted.difference(&asked).collect();
+    let unused: Vec<_> = granted.difference(&asked).filter(|right| !is_rare(right)).collect();
     ensure!(unused.is_empty(), "granted, and never used: {unused:?}");
     Ok(())
+}
+
+/// Used in situations that no test here brings about.
+fn is_rare((account, verb, resource): &Use) -> bool {
+    match (account.as_str(), verb.as_str()) {
+        // The API server itself looks at it, where an object is given an owner that blocks its deletion.
+        ("dapr-operator", "update") => resource.ends_with("/finalizers"),
+        // After a status that could not be written.
+        ("dapr-operator", "get") => resource.starts_with("dapr.io/"),
+        // A root is renewed or about to expire.
+        ("dapr-sentry", "create" | "patch") => resource == "events.k8s.io/events",
+        // A pod is so new that the watch has not shown it.
+        ("dapr-sentry", "get") => resource == "/pods",
+        _ => false,
+    }
 }
 
 async fn granted(world: &World) -> anyhow::Result<BTreeSet<Use>> {
