@@ -113,7 +113,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// A pod that never runs, and a file with a token bound to it.
+    /// A pod that no kubelet runs, and a file with a token bound to it.
     async fn pod(&self, namespace: &str, name: &str, account: &str, annotations: Value) -> anyhow::Result<PathBuf> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": name, "annotations": annotations, "labels": {"dapr.io/sidecar-injected": "true"}},
@@ -125,19 +125,29 @@ impl Stage {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let pod = pods.create(&PostParams::default(), &pod).await?;
         objects::running(&pods, name).await?;
-        let request: TokenRequest = serde_json::from_value(json!({"spec": {
-            "audiences": [format!("spiffe://{DOMAIN}/ns/{}/dapr-sentry", self.control_plane)],
-            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "uid": pod.metadata.uid},
-            "expirationSeconds": 7200,
-        }}))?;
+        let audience = format!("spiffe://{DOMAIN}/ns/{}/dapr-sentry", self.control_plane);
+        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "uid": pod.metadata.uid});
+        let token = self.token(namespace, account, &[audience], bound).await?;
+        let file = self.folder.path().join(format!("{name}.token"));
+        std::fs::write(&file, token)?;
+        Ok(file)
+    }
+
+    /// A token of an account, which lives longer than a run; without audiences one for the API server.
+    async fn token(
+        &self,
+        namespace: &str,
+        account: &str,
+        audiences: &[String],
+        bound: Value,
+    ) -> anyhow::Result<String> {
+        let spec = json!({"audiences": audiences, "boundObjectRef": bound, "expirationSeconds": 7200});
+        let request: TokenRequest = serde_json::from_value(json!({"spec": spec}))?;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let issued = accounts
             .create_token_request(account, &PostParams::default(), &request)
             .await?;
-        let token = issued.status.context("no token was issued")?.token;
-        let file = self.folder.path().join(format!("{name}.token"));
-        std::fs::write(&file, token)?;
-        Ok(file)
+        Ok(issued.status.context("no token was issued")?.token)
     }
 
     /// App id, namespace and token of the pod that probes.

@@ -159,7 +159,9 @@ async fn service_accounts_have_their_rights(server: &ApiServer, namespace: &str)
             false,
         ),
         ("dapr-operator", "", "secrets", "get", "shop", "redis", true),
-        ("dapr-operator", "", "secrets", "list", "shop", "", false),
+        ("dapr-operator", "", "secrets", "watch", "shop", "redis", true),
+        ("dapr-operator", "", "secrets", "update", "shop", "redis", false),
+        ("dapr-injector", "", "secrets", "list", "shop", "", false),
         ("dapr-injector", "", "serviceaccounts", "get", "shop", "deployer", true),
         ("dapr-injector", "", "serviceaccounts", "list", "", "", false),
         (

@@ -3,16 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use k8s_openapi::api::{authentication::v1::TokenRequest, core::v1::ServiceAccount};
-use kube::{Api, api::PostParams};
 use outrigger_testkit::ApiServer;
 use serde_json::{Value, json};
 
 use super::{Stage, objects::APP};
 use crate::{command, release};
 
-/// How long the accounts' tokens are valid, in seconds.
-const TOKEN: u64 = 7200;
 const WEBHOOK: &str = "MutatingWebhookConfiguration";
 const RIGHTS: [&str; 5] = [
     "ServiceAccount",
@@ -55,18 +51,13 @@ impl Stage {
     /// A kubeconfig with an account's rights, and its token in a file, as pods have it.
     pub(super) async fn kubeconfig(&self, account: &str) -> anyhow::Result<PathBuf> {
         let server = ApiServer::shared().await;
-        let request: TokenRequest =
-            serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": TOKEN}}))?;
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.control_plane);
-        let issued = accounts
-            .create_token_request(account, &PostParams::default(), &request)
-            .await?;
+        let content = self.token(&self.control_plane, account, &[], Value::Null).await?;
         let folder = self.folder.path();
         let (token, authority) = (
             folder.join(format!("{account}.api-token")),
             folder.join("api-server.crt"),
         );
-        std::fs::write(&token, issued.status.context("no token was issued")?.token)?;
+        std::fs::write(&token, content)?;
         std::fs::write(&authority, server.authority_pem())?;
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": account,
