@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, routing::any};
-use parking_lot::RwLock;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::http;
@@ -26,8 +26,10 @@ impl Condition {
 /// The process's health; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    targets: Arc<RwLock<BTreeMap<&'static str, Condition>>>,
+    targets: Arc<watch::Sender<Targets>>,
 }
+
+type Targets = BTreeMap<&'static str, Condition>;
 
 /// Reports on one target. Dropping it leaves the last report standing.
 #[derive(Debug, Clone)]
@@ -48,13 +50,18 @@ impl Health {
     }
 
     pub fn is_ready(&self) -> bool {
-        let targets = self.targets.read();
-        !targets.is_empty() && targets.values().all(Condition::is_ready)
+        all_ready(&self.targets.borrow())
+    }
+
+    /// Waits until [`Health::is_ready`] holds.
+    pub async fn until_ready(&self) {
+        // The sender lives as long as `self`.
+        _ = self.targets.subscribe().wait_for(all_ready).await;
     }
 
     /// Names and reasons of what is not ready yet, for people who ask why.
     pub fn missing(&self) -> Vec<(&'static str, String)> {
-        let targets = self.targets.read();
+        let targets = self.targets.borrow();
         targets
             .iter()
             .filter_map(|(name, condition)| match condition {
@@ -66,7 +73,7 @@ impl Health {
 
     /// What people should look at although it is ready.
     pub fn warnings(&self) -> Vec<(&'static str, String)> {
-        let targets = self.targets.read();
+        let targets = self.targets.borrow();
         targets
             .iter()
             .filter_map(|(name, condition)| match condition {
@@ -115,7 +122,10 @@ impl Target {
     }
 
     fn set(&self, condition: Condition) {
-        let previous = self.health.targets.write().insert(self.name, condition.clone());
+        let mut previous = None;
+        self.health
+            .targets
+            .send_modify(|targets| previous = targets.insert(self.name, condition.clone()));
         if previous.as_ref() != Some(&condition) {
             match condition {
                 Condition::Ready | Condition::Warning(_) => {
@@ -127,6 +137,10 @@ impl Target {
             }
         }
     }
+}
+
+fn all_ready(targets: &Targets) -> bool {
+    !targets.is_empty() && targets.values().all(Condition::is_ready)
 }
 
 async fn healthz(State(health): State<Health>) -> StatusCode {
@@ -169,5 +183,20 @@ mod tests {
         assert_eq!(health.warnings(), [("b", "certificate expires soon".to_owned())]);
         b.not_ready("certificate expired");
         assert_eq!(health.missing(), [("b", "certificate expired".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn the_last_target_ends_the_wait() {
+        let health = Health::default();
+        let (a, b) = (health.target("a"), health.target("b"));
+        let wait = tokio::spawn({
+            let health = health.clone();
+            async move { health.until_ready().await }
+        });
+        a.ready();
+        tokio::task::yield_now().await;
+        assert!(!wait.is_finished());
+        b.ready();
+        wait.await.unwrap();
     }
 }

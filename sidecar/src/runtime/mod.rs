@@ -185,6 +185,11 @@ async fn application(
         }
     }
     ready.ready();
+    // Who reads that it runs may ask for its health next.
+    tokio::select! {
+        () = context.health.until_ready() => {}
+        () = stop.cancelled() => return Ok(()),
+    }
     tracing::info!(
         "dapr initialized. Status: Running. Init Elapsed {}ms",
         started.elapsed().as_millis()
