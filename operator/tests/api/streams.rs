@@ -89,20 +89,20 @@ async fn what_is_applied_reaches_the_sidecar_and_statuses_do_not() {
     operator.stop().await;
 }
 
-/// The streams of one kind, and whether anything waits to be sent on one of them.
-type Silent = Box<dyn Fn() -> bool + Send>;
+/// A stream: the kind of what waits to be sent on it, if anything does.
+type News = Box<dyn Fn() -> Option<&'static str> + Send>;
 
 struct Subscribe<'a> {
     namespace: &'a str,
     app: String,
-    streams: &'a mut Vec<Silent>,
+    streams: &'a mut Vec<News>,
 }
 
 impl Visitor for Subscribe<'_> {
     fn visit<K: Kind>(&mut self, index: &Arc<Index<K>>) {
         // For whom nothing is recent.
         let subscription = index.subscribe(self.namespace, &self.app, Instant::now() + 2 * WINDOW);
-        self.streams.push(Box::new(move || subscription.try_next().is_none()));
+        self.streams.push(Box::new(move || subscription.try_next().map(|_| K::KIND)));
     }
 }
 
@@ -118,10 +118,13 @@ async fn a_resync_without_a_change_sends_a_thousand_sidecars_nothing() {
     }
     let indexes = operator.indexes();
     let known = || {
-        let count = |app| indexes.components.list(&operator.namespace, app).versions().len();
-        async move { (count("app-0") == OBJECTS).then_some(()) }
+        let components = indexes.components.list(&operator.namespace, "app-0");
+        let configurations = indexes.configurations.list(&operator.namespace, "app-0");
+        let all = components.versions().len() == OBJECTS && configurations.versions().len() == OBJECTS;
+        async move { all.then_some(()) }
     };
-    eventually("the components", known).await;
+    // Each kind has a watch of its own, and what comes late would be news.
+    eventually("the components and configurations", known).await;
     operator
         .condition::<Component>("db-0", ConditionType::Ready, "NoSidecars")
         .await;
@@ -138,10 +141,11 @@ async fn a_resync_without_a_change_sends_a_thousand_sidecars_nothing() {
         operator.relist().await;
     }
     assert_eq!(streams.len(), 7 * SIDECARS);
-    assert!(streams.iter().all(|silent| silent()));
+    let news: Vec<_> = streams.iter().filter_map(|news| news()).collect();
+    assert!(news.is_empty(), "{} events: {:?}", news.len(), news.first());
     // They would have been told.
     operator.apply::<Component>("db-0", redis("two")).await;
-    let told = || async { (streams.iter().filter(|silent| !silent()).count() > 0).then_some(()) };
+    let told = || async { streams.iter().find_map(|news| news()) };
     eventually("an edit", told).await;
     drop(streams);
     operator.stop().await;
