@@ -2,7 +2,7 @@
 //! no counters too. What is exercised are the benchmarks and a rotation of the root.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Write,
     os::unix::fs::PermissionsExt,
@@ -79,15 +79,19 @@ pub async fn record() -> anyhow::Result<()> {
     let (watched, seen) = (work.path().join("watched"), work.path().join("seen"));
     watch(&programs, &watched, &seen)?;
     exercise(&watched, &LIGHT).await?;
-    let mut order = BTreeSet::new();
-    for file in fs::read_dir(&seen)? {
-        order.extend(functions(&fs::read_to_string(file?.path())?));
+    let mut ran = Vec::new();
+    for (program, _) in PROGRAMS {
+        let mut of_program = BTreeSet::new();
+        for file in fs::read_dir(seen.join(program))? {
+            of_program.extend(functions(&fs::read_to_string(file?.path())?));
+        }
+        ran.push(of_program);
     }
+    let order = ordered(&ran);
 
     let folder = folder();
     fs::create_dir_all(&folder)?;
-    let lines: String = order.iter().map(|name| format!("{name}\n")).collect();
-    pack(&folder, ORDER, lines.as_bytes())?;
+    pack(&folder, ORDER, (order.join("\n") + "\n").as_bytes())?;
     pack(&folder, COUNTS, &fs::read(&counts)?)?;
     fs::write(folder.join(NAMES), names()?)?;
     say(&format!("recorded, {} functions ran", order.len()));
@@ -112,12 +116,12 @@ async fn exercise(programs: &Path, effort: &Effort) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a folder with a script for each program, which runs it under Valgrind.
+/// Makes a folder with a script for each program, which runs it under Valgrind. What is seen of it goes to a folder of its name.
 fn watch(programs: &Path, scripts: &Path, seen: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(scripts)?;
-    fs::create_dir_all(seen)?;
     for (name, _) in PROGRAMS {
-        let (script, program) = (scripts.join(name), programs.join(name));
+        let (script, program, seen) = (scripts.join(name), programs.join(name), seen.join(name));
+        fs::create_dir_all(&seen)?;
         let text = format!(
             "#!/bin/sh\nexec valgrind --quiet --tool=callgrind --demangle=no --callgrind-out-file='{}/%p' '{}' \"$@\"\n",
             seen.display(),
@@ -127,6 +131,20 @@ fn watch(programs: &Path, scripts: &Path, seen: &Path) -> anyhow::Result<()> {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
+}
+
+/// All functions in the order for the linker, from what each program ran. Those of the same programs stay together: what only
+/// others run is out of a program's way, although all are linked in one order.
+fn ordered(ran: &[BTreeSet<String>]) -> Vec<&str> {
+    let mut programs: BTreeMap<&str, u32> = BTreeMap::new();
+    for (program, names) in ran.iter().enumerate() {
+        for name in names {
+            *programs.entry(name).or_default() |= 1 << program;
+        }
+    }
+    let mut order: Vec<_> = programs.into_iter().map(|(name, programs)| (programs, name)).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, name)| name).collect()
 }
 
 /// The functions that Callgrind saw, and those that other processors run in their place.
@@ -139,7 +157,8 @@ fn functions(callgrind: &str) -> BTreeSet<String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_.$".contains(c);
         (matches!(kind, "fn" | "cfn") && name.chars().all(plain) && !name.starts_with("0x")).then_some(name)
     });
-    let mut names = BTreeSet::new();
+    // Where every program begins; Callgrind calls it `(below main)`.
+    let mut names = BTreeSet::from(["_start".to_owned()]);
     for name in seen {
         names.insert(name.to_owned());
         names.extend(twins(name));
@@ -155,6 +174,10 @@ fn twins(name: &str) -> Vec<String> {
     if let Some((head, tail)) = name.split_once("_avx") {
         let tail = tail.strip_prefix('2').unwrap_or(tail);
         twins.extend(["_evex", "_avx512"].map(|kind| format!("{head}{kind}{tail}")));
+        twins.push(format!("{head}_evex{tail}_rtm"));
+    }
+    if let Some((head, _)) = name.split_once("_sse2") {
+        twins.push(format!("{head}_avx512"));
     }
     twins
 }
@@ -190,17 +213,27 @@ mod tests {
     fn functions_are_named_once_each() {
         let callgrind = "events: Ir\nfn=(1) _ZN4main17h0E\ncfn=(2) _RNvC3std2io'2\ncfn=(1)\nfn=(3) (below main)\n\
                          fn=(4) 0x0000000000401000\nob=(1) /tmp/injector\nfn=(5) x25519_alt\n";
-        let expected = ["_RNvC3std2io", "_ZN4main17h0E", "x25519", "x25519_alt"];
+        let expected = ["_RNvC3std2io", "_ZN4main17h0E", "_start", "x25519", "x25519_alt"];
         assert_eq!(functions(callgrind), BTreeSet::from(expected.map(str::to_owned)));
     }
 
     #[test]
+    fn functions_of_the_same_programs_stay_together() {
+        let ran = [["all", "mine", "some"].as_slice(), &["all", "some", "yours"], &["all"]];
+        let ran = ran.map(|names| names.iter().copied().map(str::to_owned).collect());
+        assert_eq!(ordered(&ran), ["mine", "yours", "some", "all"]);
+    }
+
+    #[test]
     fn real_processors_run_the_twins() {
-        assert_eq!(twins("__strlen_avx2"), ["__strlen_evex", "__strlen_avx512"]);
+        let strlen = ["__strlen_evex", "__strlen_avx512", "__strlen_evex_rtm"];
+        assert_eq!(twins("__strlen_avx2"), strlen);
+        let memcpy = twins("__memcpy_avx_unaligned_erms");
         assert_eq!(
-            twins("__memcpy_avx_unaligned_erms"),
+            memcpy[..2],
             ["__memcpy_evex_unaligned_erms", "__memcpy_avx512_unaligned_erms"]
         );
+        assert_eq!(twins("__strstr_sse2_unaligned"), ["__strstr_avx512"]);
         assert!(twins("main").is_empty());
     }
 }

@@ -102,7 +102,8 @@ impl Visitor for Subscribe<'_> {
     fn visit<K: Kind>(&mut self, index: &Arc<Index<K>>) {
         // For whom nothing is recent.
         let subscription = index.subscribe(self.namespace, &self.app, Instant::now() + 2 * WINDOW);
-        self.streams.push(Box::new(move || subscription.try_next().map(|_| K::KIND)));
+        self.streams
+            .push(Box::new(move || subscription.try_next().map(|_| K::KIND)));
     }
 }
 
