@@ -7,7 +7,10 @@ use outrigger_crds::{
     Component, Configuration, DaprResource, HTTPEndpoint, MCPServer, Related, Resiliency, Subscription,
     WorkflowAccessPolicy,
 };
-use outrigger_proto::operator::{self as proto, ResourceEventType};
+use outrigger_proto::{
+    codec::framed,
+    operator::{self as proto, ResourceEventType},
+};
 
 use crate::{index::Index, metrics::Metrics};
 
@@ -24,7 +27,8 @@ pub trait Kind: Related {
     /// next list only.
     const RELOADS_LIVE: bool;
 
-    fn event(payload: Bytes, type_: ResourceEventType) -> Self::Event;
+    /// An event of the kind's update stream, as gRPC sends it.
+    fn event(payload: Bytes, type_: ResourceEventType) -> Bytes;
 
     fn index(indexes: &Indexes) -> &Arc<Index<Self>>;
 }
@@ -57,8 +61,8 @@ macro_rules! kinds {
             const OPTIONAL: bool = $optional;
             const RELOADS_LIVE: bool = $live;
 
-            fn event(payload: Bytes, type_: ResourceEventType) -> Self::Event {
-                proto::$event { $payload: payload, r#type: type_.into() }
+            fn event(payload: Bytes, type_: ResourceEventType) -> Bytes {
+                framed(&proto::$event { $payload: payload, r#type: type_.into() })
             }
 
             fn index(indexes: &Indexes) -> &Arc<Index<Self>> {

@@ -1,6 +1,7 @@
 //! The gRPC API that sidecars call: lists and update streams, answered from the index.
 
 mod authorise;
+mod body;
 mod connection;
 mod service;
 mod updates;
@@ -24,8 +25,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
+    service::LayerExt,
     transport::{Server, server::Connected},
 };
+use tower::util::MapResponseLayer;
 
 pub use self::{
     authorise::{Caller, Denied, authorise},
@@ -103,7 +106,7 @@ impl Api {
             .add_optional_service(injections)
             .add_optional_service(gathering)
             .add_service(intake)
-            .add_service(OperatorServer::new(self))
+            .add_service(MapResponseLayer::new(body::put_in_place).named_layer(OperatorServer::new(self)))
             .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         within_drain(server, stop).await
     }

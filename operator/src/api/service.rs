@@ -1,7 +1,6 @@
 //! The methods of the service `dapr.proto.operator.v1.Operator`.
 
 use bytes::Bytes;
-use futures::StreamExt;
 use outrigger_crds::{
     Component, Configuration, DaprResource, HTTPEndpoint, MCPServer, Resiliency, Subscription, WorkflowAccessPolicy,
 };
@@ -11,7 +10,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, Authorised,
-    updates::{EventStream, Updates},
+    body::{Nothing, sent_by},
+    updates::Updates,
 };
 use crate::{kinds::Kind, secrets::Unavailable};
 
@@ -75,8 +75,8 @@ impl Api {
         Ok(Updates::new(subscription, self.secrets.clone(), end, unsent))
     }
 
-    fn stream<K: Kind>(&self, authorised: Authorised) -> Result<EventStream<K::Event>> {
-        Ok(Response::new(self.updates::<K>(authorised)?.boxed()))
+    fn stream<K: Kind>(&self, authorised: Authorised) -> Result<Nothing<K::Event>> {
+        Ok(sent_by(self.updates::<K>(authorised)?))
     }
 }
 
@@ -86,13 +86,13 @@ fn unavailable(error: Unavailable) -> Status {
 
 #[tonic::async_trait]
 impl Operator for Api {
-    type ComponentUpdateStream = EventStream<proto::ComponentUpdateEvent>;
-    type ConfigurationUpdateStream = EventStream<proto::ConfigurationUpdateEvent>;
-    type HTTPEndpointUpdateStream = EventStream<proto::HttpEndpointUpdateEvent>;
-    type MCPServerUpdateStream = EventStream<proto::McpServerUpdateEvent>;
-    type ResiliencyUpdateStream = EventStream<proto::ResiliencyUpdateEvent>;
-    type SubscriptionUpdateStream = EventStream<proto::SubscriptionUpdateEvent>;
-    type WorkflowAccessPolicyUpdateStream = EventStream<proto::WorkflowAccessPolicyUpdateEvent>;
+    type ComponentUpdateStream = Nothing<proto::ComponentUpdateEvent>;
+    type ConfigurationUpdateStream = Nothing<proto::ConfigurationUpdateEvent>;
+    type HTTPEndpointUpdateStream = Nothing<proto::HttpEndpointUpdateEvent>;
+    type MCPServerUpdateStream = Nothing<proto::McpServerUpdateEvent>;
+    type ResiliencyUpdateStream = Nothing<proto::ResiliencyUpdateEvent>;
+    type SubscriptionUpdateStream = Nothing<proto::SubscriptionUpdateEvent>;
+    type WorkflowAccessPolicyUpdateStream = Nothing<proto::WorkflowAccessPolicyUpdateEvent>;
 
     async fn list_components(
         &self,
@@ -132,9 +132,7 @@ impl Operator for Api {
             ))
         })?;
         let assigned = self.pods.assigned(&authorised.caller.namespace, &authorised.caller.app);
-        Ok(Response::new(
-            self.updates::<Configuration>(authorised)?.only(assigned).boxed(),
-        ))
+        Ok(sent_by(self.updates::<Configuration>(authorised)?.only(assigned)))
     }
 
     /// The request names no namespace, so the answer is always that it is not the caller's, as upstream's.

@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use http::HeaderMap;
+use http_body::{Body, Frame};
 use outrigger_proto::operator::ResourceEventType;
 use tokio::time::sleep;
 use tokio_stream::wrappers::WatchStream;
@@ -24,8 +26,8 @@ use crate::{
     secrets::{Secrets, Unavailable},
 };
 
-/// What tonic sends.
-pub(super) type EventStream<E> = BoxStream<'static, Result<E, Status>>;
+/// Events that wait at the same time are sent together, until they are this large.
+const TOGETHER: usize = 32 * 1024;
 
 /// Pause before Secrets are read again that could not be read for an event.
 const SECRETS_RETRY: Duration = Duration::from_secs(1);
@@ -36,6 +38,7 @@ pub(super) struct Updates<K: Kind> {
     secrets: Arc<Secrets>,
     /// The operator stops, or the connection has reached its age.
     end: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: bool,
     /// Where the time of what is sent is noted until it is written.
     unsent: Option<Arc<Unsent>>,
     only: Option<Only>,
@@ -68,6 +71,7 @@ impl<K: Kind> Updates<K> {
             subscription,
             secrets,
             end: Box::pin(end.cancelled_owned()),
+            ended: false,
             unsent,
             only: None,
             busy: None,
@@ -84,13 +88,16 @@ impl<K: Kind> Updates<K> {
         self
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<K::Event> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         loop {
             if let Some(busy) = &mut self.busy {
                 let step = ready!(busy.poll_unpin(cx));
                 self.busy = None;
                 match step {
-                    Step::Read(event, Ok(payload)) => return Poll::Ready(self.message(&event, payload)),
+                    Step::Read(event, Ok(payload)) => {
+                        self.count(&event);
+                        return Poll::Ready(K::event(payload, event.type_));
+                    }
                     Step::Read(event, Err(error)) => self.delay(event, &error),
                     Step::Paused => {}
                 }
@@ -111,8 +118,8 @@ impl<K: Kind> Updates<K> {
             }
             // Values of Secrets are filled in, but not for what is gone: its Secrets may be gone too.
             if event.type_ == ResourceEventType::Deleted || event.version.with_secrets().is_none() {
-                let payload = event.version.payload().clone();
-                return Poll::Ready(self.message(&event, payload));
+                self.count(&event);
+                return Poll::Ready(event.version.event(event.type_, K::event));
             }
             let (secrets, namespace) = (self.secrets.clone(), self.subscription.namespace().clone());
             self.busy = Some(Box::pin(async move {
@@ -122,13 +129,27 @@ impl<K: Kind> Updates<K> {
         }
     }
 
-    fn message(&mut self, event: &Event<K>, payload: Bytes) -> K::Event {
+    /// The next events, as they are sent. One alone is shared with all who are sent the same.
+    fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let first = ready!(self.poll_event(cx));
+        let mut all = BytesMut::new();
+        while all.len().max(first.len()) < TOGETHER
+            && let Poll::Ready(next) = self.poll_event(cx)
+        {
+            if all.is_empty() {
+                all.extend_from_slice(&first);
+            }
+            all.extend_from_slice(&next);
+        }
+        Poll::Ready(if all.is_empty() { first } else { all.freeze() })
+    }
+
+    fn count(&mut self, event: &Event<K>) {
         self.delayed = 0;
         if let (Some(unsent), Some(since)) = (&self.unsent, event.since) {
             unsent.add(since);
         }
         self.subscription.index().metrics().sent.inc();
-        K::event(payload, event.type_)
     }
 
     /// It holds up no other; when nothing else is left, some time passes before the next try.
@@ -144,13 +165,117 @@ impl<K: Kind> Updates<K> {
     }
 }
 
-impl<K: Kind> Stream for Updates<K> {
-    type Item = Result<K::Event, Status>;
+impl<K: Kind> Body for Updates<K> {
+    type Data = Bytes;
+    type Error = Status;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.end.poll_unpin(cx).is_ready() {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
             return Poll::Ready(None);
         }
-        self.poll_event(cx).map(|event| Some(Ok(event)))
+        if self.end.poll_unpin(cx).is_ready() {
+            self.ended = true;
+            let mut trailers = HeaderMap::new();
+            Status::ok("").add_header(&mut trailers)?;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        self.poll_events(cx).map(|events| Some(Ok(Frame::data(events))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use outrigger_crds::{Component, decode};
+    use outrigger_process::kubernetes::watch::ObjectKey;
+    use outrigger_proto::operator::{
+        ComponentUpdateEvent,
+        ResourceEventType::{Created, Updated},
+    };
+    use prometheus::Registry;
+    use prost::Message;
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        index::{Index, State},
+        metrics::Metrics,
+        secrets::{Found, Source},
+    };
+
+    /// Nothing here refers to Secrets.
+    struct NoSecrets;
+
+    impl Source for NoSecrets {
+        fn read(&self, key: ObjectKey) -> Pin<Box<dyn Future<Output = Result<Found, Unavailable>> + Send + '_>> {
+            Box::pin(async move { Err(Unavailable::new(key, "not asked for")) })
+        }
+    }
+
+    fn apply(index: &Index<Component>, name: &str, type_: &str) {
+        let component = json!({
+            "metadata": {"name": name, "namespace": "shop", "resourceVersion": "1"},
+            "spec": {"type": type_, "version": "v1", "metadata": []},
+        });
+        let component = decode(&component.to_string()).unwrap();
+        index.apply(component, Instant::now()).unwrap();
+    }
+
+    /// Names and types of the events in what is sent.
+    fn events(mut sent: Bytes) -> Vec<(ResourceEventType, String)> {
+        let mut events = Vec::new();
+        while !sent.is_empty() {
+            let prefix = sent.split_to(5);
+            assert_eq!(prefix[0], 0, "not compressed");
+            let length = u32::from_be_bytes(prefix[1..].try_into().unwrap());
+            let event = ComponentUpdateEvent::decode(sent.split_to(length as usize)).unwrap();
+            let component: serde_json::Value = serde_json::from_slice(&event.component).unwrap();
+            events.push((
+                event.r#type(),
+                component["metadata"]["name"].as_str().unwrap().to_owned(),
+            ));
+        }
+        events
+    }
+
+    #[tokio::test]
+    async fn sidecars_share_what_they_are_sent_and_get_at_once_what_waits() {
+        let metrics = Metrics::new(&Registry::new()).unwrap();
+        let index = Arc::new(Index::<Component>::new(metrics.kind::<Component>()));
+        index.set_state(State::Synced);
+        let (secrets, end) = (
+            Arc::new(Secrets::new(Box::new(NoSecrets), metrics)),
+            CancellationToken::new(),
+        );
+        let subscribe = |app| {
+            let subscription = index.subscribe("shop", app, Instant::now());
+            Updates::new(subscription, secrets.clone(), end.clone(), None)
+        };
+        let (mut cart, mut orders) = (subscribe("cart"), subscribe("orders"));
+        let sent = async |updates: &mut Updates<Component>| updates.frame().await.unwrap().unwrap();
+
+        apply(&index, "db", "state.redis");
+        let first = sent(&mut cart).await.into_data().unwrap();
+        let second = sent(&mut orders).await.into_data().unwrap();
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        assert_eq!(events(first), [(Created, "db".to_owned())]);
+
+        apply(&index, "queue", "pubsub.redis");
+        apply(&index, "db", "state.postgresql");
+        let both = sent(&mut cart).await.into_data().unwrap();
+        assert_eq!(
+            events(both),
+            [(Created, "queue".to_owned()), (Updated, "db".to_owned())]
+        );
+
+        end.cancel();
+        let trailers = sent(&mut cart).await.into_trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "0");
+        assert!(cart.frame().await.is_none() && cart.is_end_stream());
     }
 }

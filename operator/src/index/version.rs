@@ -1,10 +1,11 @@
 //! One version of an object, encoded once and shared by everyone it is sent to.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use outrigger_core::scopes::in_scope;
 use outrigger_crds::{DaprResource, EncodeError, encode};
+use outrigger_proto::operator::ResourceEventType;
 
 use crate::secrets::secret_names;
 
@@ -15,10 +16,19 @@ pub struct Version<K> {
     scopes: Box<[String]>,
     resource_version: Option<String>,
     payload: Bytes,
+    events: Events,
     /// The object itself, kept only if secrets have to be filled in before it is sent.
     secret: Option<Arc<K>>,
     /// Names of those Secrets.
     secret_names: Box<[String]>,
+}
+
+/// A version's events, once a sidecar was sent them.
+#[derive(Debug, Default)]
+struct Events {
+    created: OnceLock<Bytes>,
+    updated: OnceLock<Bytes>,
+    deleted: OnceLock<Bytes>,
 }
 
 impl<K: DaprResource> Version<K> {
@@ -47,6 +57,7 @@ impl<K: DaprResource> Version<K> {
             scopes: object.scopes().into(),
             resource_version,
             payload: encode(&object, true)?.into(),
+            events: Events::default(),
             secret: (!secret_names.is_empty()).then(|| Arc::new(object)),
             secret_names,
         }))
@@ -73,6 +84,18 @@ impl<K: DaprResource> Version<K> {
     /// The JSON of the object, without secrets filled in.
     pub fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// What sidecars are sent of it, encoded for the first of them. Without secrets filled in.
+    pub fn event(&self, type_: ResourceEventType, encode: impl FnOnce(Bytes, ResourceEventType) -> Bytes) -> Bytes {
+        let encode = || encode(self.payload.clone(), type_);
+        let event = match type_ {
+            ResourceEventType::Created => &self.events.created,
+            ResourceEventType::Updated => &self.events.updated,
+            ResourceEventType::Deleted => &self.events.deleted,
+            ResourceEventType::Unknown => return encode(),
+        };
+        event.get_or_init(encode).clone()
     }
 
     /// The object, if it refers to secrets that have to be filled in before it is sent.
