@@ -9,8 +9,8 @@ use prost::{
 use tonic::codec::{BufferSettings, Codec, HEADER_SIZE};
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
-/// Where tonic cuts what it has encoded into pieces.
-const YIELD: usize = 32 * 1024;
+/// Where what is encoded is cut into pieces.
+pub const YIELD: usize = 32 * 1024;
 
 /// A message as gRPC sends it, uncompressed: a byte that says so and four for the length come before it.
 pub fn framed(message: &impl Message) -> Bytes {

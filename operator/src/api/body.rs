@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use tokio_stream::{Empty, empty};
-use tonic::{Response, Status, body::Body, codegen::Bytes};
+use tonic::{Response, Status, body::Body};
 
 /// What tonic sends.
 pub(super) type Nothing<E> = Empty<Result<E, Status>>;

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use outrigger_proto::operator::ResourceEventType;
+use outrigger_proto::{codec::YIELD, operator::ResourceEventType};
 use tokio::time::sleep;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -26,9 +26,6 @@ use crate::{
     secrets::{Secrets, Unavailable},
 };
 
-/// Events that wait at the same time are sent together, until they are this large.
-const TOGETHER: usize = 32 * 1024;
-
 /// Pause before Secrets are read again that could not be read for an event.
 const SECRETS_RETRY: Duration = Duration::from_secs(1);
 
@@ -36,9 +33,8 @@ const SECRETS_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Updates<K: Kind> {
     subscription: Subscription<K>,
     secrets: Arc<Secrets>,
-    /// The operator stops, or the connection has reached its age.
-    end: Pin<Box<WaitForCancellationFutureOwned>>,
-    ended: bool,
+    /// The operator stops, or the connection has reached its age. `None` once that was said.
+    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Where the time of what is sent is noted until it is written.
     unsent: Option<Arc<Unsent>>,
     only: Option<Only>,
@@ -70,8 +66,7 @@ impl<K: Kind> Updates<K> {
         Self {
             subscription,
             secrets,
-            end: Box::pin(end.cancelled_owned()),
-            ended: false,
+            end: Some(Box::pin(end.cancelled_owned())),
             unsent,
             only: None,
             busy: None,
@@ -129,11 +124,11 @@ impl<K: Kind> Updates<K> {
         }
     }
 
-    /// The next events, as they are sent. One alone is shared with all who are sent the same.
+    /// The next events, as they are sent: those that wait together. One alone is shared with all who are sent the same.
     fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         let first = ready!(self.poll_event(cx));
         let mut all = BytesMut::new();
-        while all.len().max(first.len()) < TOGETHER
+        while all.len().max(first.len()) < YIELD
             && let Poll::Ready(next) = self.poll_event(cx)
         {
             if all.is_empty() {
@@ -170,11 +165,11 @@ impl<K: Kind> Body for Updates<K> {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.ended {
+        let Some(end) = &mut self.end else {
             return Poll::Ready(None);
-        }
-        if self.end.poll_unpin(cx).is_ready() {
-            self.ended = true;
+        };
+        if end.poll_unpin(cx).is_ready() {
+            self.end = None;
             let mut trailers = HeaderMap::new();
             Status::ok("").add_header(&mut trailers)?;
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
@@ -183,7 +178,7 @@ impl<K: Kind> Body for Updates<K> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.end.is_none()
     }
 }
 
