@@ -20,10 +20,13 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         eprintln!("another TLS provider is installed already");
         return ExitCode::FAILURE;
     }
-    if let Err(error) = logs::init(&service, logs) {
-        eprintln!("{error:#}");
-        return ExitCode::FAILURE;
-    }
+    let output = match logs::init(&service, logs) {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     tracing::info!("Starting {} -- version {}", service.title, crate::VERSION);
     tracing::info!("Log level set to: {}", logs.log_level);
     open_files::raise_limit();
@@ -39,7 +42,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
             runtime.shutdown_background();
             result
         });
-    match result {
+    let code = match result {
         Ok(()) => {
             tracing::info!("{} shut down gracefully", service.title);
             ExitCode::SUCCESS
@@ -48,5 +51,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
             tracing::error!("Fatal error: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    output.flush();
+    code
 }

@@ -1,9 +1,8 @@
 //! Logs in upstream's two shapes: logrus text, and JSON with the same keys.
 
-use std::{
-    fmt::{self, Write as _},
-    fs::OpenOptions,
-};
+mod output;
+
+use std::{borrow::Cow, fmt, fs::OpenOptions, io};
 
 use anyhow::Context;
 use tracing::{
@@ -11,12 +10,14 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    EnvFilter, Layer,
     fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
     util::SubscriberInitExt,
 };
+
+pub use output::Output;
 
 /// Flags that every process has.
 #[derive(clap::Args, Debug, Clone)]
@@ -43,11 +44,11 @@ pub struct Service {
     pub app_id: Option<String>,
 }
 
-/// Installs the logger of the process.
+/// Installs the logger of the process. What it returns is to be flushed at the end.
 ///
 /// # Errors
 /// An unknown level, a file that cannot be opened, or a second call.
-pub fn init(service: &Service, args: &LogArgs) -> anyhow::Result<()> {
+pub fn init(service: &Service, args: &LogArgs) -> anyhow::Result<Output> {
     let level = match args.log_level.to_ascii_lowercase().as_str() {
         level @ ("debug" | "info" | "warn" | "error") => level.to_owned(),
         // There is no level above error here; what upstream calls fatal is logged as error before the exit.
@@ -66,19 +67,25 @@ pub fn init(service: &Service, args: &LogArgs) -> anyhow::Result<()> {
         app_id: service.app_id.clone(),
         instance: hostname(),
     };
-    let layer = tracing_subscriber::fmt::layer().event_format(format);
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = match args.log_file.as_deref().filter(|path| !path.is_empty()) {
-        None => Box::new(layer),
+    let output = match args.log_file.as_deref().filter(|path| !path.is_empty()) {
+        None => Output::start(io::stdout()),
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            let file = file.with_context(|| format!("cannot open the log file {path}"))?;
-            Box::new(layer.with_ansi(false).with_writer(std::sync::Arc::new(file)))
+            Output::start(file.with_context(|| format!("cannot open the log file {path}"))?)
         }
-    };
+    }
+    .context("cannot start the thread that writes logs")?;
+    output::flush_on_panic(output.clone());
+    let layer = tracing_subscriber::fmt::layer()
+        .event_format(format)
+        .with_ansi(false)
+        .with_writer(output.clone())
+        .with_filter(filter);
     tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
+        .with(layer)
         .try_init()
-        .context("logger")
+        .context("logger")?;
+    Ok(output)
 }
 
 /// Crates of this workspace, which log at the level asked for.
@@ -120,18 +127,24 @@ where
             for span in scope.from_root() {
                 let extensions = span.extensions();
                 if let Some(text) = extensions.get::<FormattedFields<N>>().filter(|text| !text.is_empty()) {
-                    fields.pairs.push((span.name().to_owned(), text.fields.clone()));
+                    fields.pairs.push((span.name(), text.fields.clone().into()));
                 }
             }
         }
-        let now = jiff::Timestamp::now();
-        let line = self.line(&now.to_string(), *event.metadata().level(), fields);
-        writeln!(writer, "{line}")
+        self.write(&mut writer, jiff::Timestamp::now(), *event.metadata().level(), fields)?;
+        writer.write_char('\n')
     }
 }
 
 impl Format {
-    fn line(&self, time: &str, level: Level, fields: Fields) -> String {
+    /// A line without its end.
+    fn write<'a>(
+        &'a self,
+        line: &mut impl fmt::Write,
+        time: impl fmt::Display,
+        level: Level,
+        fields: Fields<'a>,
+    ) -> fmt::Result {
         let level = match level {
             Level::ERROR => "error",
             // logrus spells it out.
@@ -140,49 +153,50 @@ impl Format {
             Level::DEBUG | Level::TRACE => "debug",
         };
         let mut rest = fields.pairs;
-        rest.extend(self.app_id.iter().map(|id| ("app_id".to_owned(), id.clone())));
-        for (key, value) in [
-            ("instance", self.instance.as_str()),
-            ("scope", self.scope),
-            ("type", "log"),
-            ("ver", crate::VERSION),
-        ] {
-            rest.push((key.to_owned(), value.to_owned()));
-        }
-        rest.sort();
+        rest.extend(self.app_id.iter().map(|id| ("app_id", Cow::from(id))));
+        rest.extend([
+            ("instance", Cow::from(&self.instance)),
+            ("scope", self.scope.into()),
+            ("type", "log".into()),
+            ("ver", crate::VERSION.into()),
+        ]);
+        rest.sort_unstable();
         if self.json {
-            let fixed = [("time", time), ("level", level), ("msg", &fields.message)];
+            let fixed = [
+                ("time", time.to_string()),
+                ("level", level.into()),
+                ("msg", fields.message),
+            ];
             let object: serde_json::Map<String, serde_json::Value> = fixed
                 .into_iter()
                 .map(|(key, value)| (key.to_owned(), value.into()))
-                .chain(rest.into_iter().map(|(key, value)| (key, value.into())))
+                .chain(rest.into_iter().map(|(key, value)| (key.to_owned(), value.into())))
                 .collect();
-            return serde_json::Value::Object(object).to_string();
+            return write!(line, "{}", serde_json::Value::Object(object));
         }
-        let mut line = format!("time={time:?} level={level} msg={:?}", fields.message);
+        write!(line, "time=\"{time}\" level={level} msg={:?}", fields.message)?;
         for (key, value) in rest {
             let plain = !value.is_empty()
                 && value
                     .bytes()
                     .all(|c| c.is_ascii_alphanumeric() || b"-._/@^+".contains(&c));
-            // Writing to a String cannot fail.
-            let _ = if plain {
-                write!(line, " {key}={value}")
+            if plain {
+                write!(line, " {key}={value}")?;
             } else {
-                write!(line, " {key}={value:?}")
-            };
+                write!(line, " {key}={value:?}")?;
+            }
         }
-        line
+        Ok(())
     }
 }
 
 #[derive(Default)]
-struct Fields {
+struct Fields<'a> {
     message: String,
-    pairs: Vec<(String, String)>,
+    pairs: Vec<(&'static str, Cow<'a, str>)>,
 }
 
-impl Visit for Fields {
+impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record(field, value.to_owned());
     }
@@ -192,13 +206,13 @@ impl Visit for Fields {
     }
 }
 
-impl Fields {
+impl Fields<'_> {
     fn record(&mut self, field: &Field, value: String) {
         match field.name() {
             "message" => self.message = value,
             // Fields of records that came through the `log` crate.
             name if name.starts_with("log.") => {}
-            name => self.pairs.push((name.to_owned(), value)),
+            name => self.pairs.push((name, value.into())),
         }
     }
 }
@@ -216,9 +230,13 @@ mod tests {
         };
         let fields = Fields {
             message: "it \"works\"".into(),
-            pairs: vec![("namespace".into(), "a b".into())],
+            pairs: vec![("namespace", "a b".into())],
         };
-        format.line("2026-05-01T10:00:00.123456789Z", Level::WARN, fields)
+        let mut line = String::new();
+        format
+            .write(&mut line, "2026-05-01T10:00:00.123456789Z", Level::WARN, fields)
+            .unwrap();
+        line
     }
 
     #[test]
