@@ -84,7 +84,7 @@ impl Listener {
     /// Serves TLS; connections that arrive before the first certificate are closed.
     ///
     /// # Errors
-    /// When the socket has no address.
+    /// When the socket has no address or takes no options.
     pub fn tls(tcp: TcpListener, tls: ServerTls, limits: Limits) -> io::Result<Self> {
         Self::spawn(tcp, Some(tls), limits)
     }
@@ -92,13 +92,15 @@ impl Listener {
     /// Serves plaintext.
     ///
     /// # Errors
-    /// When the socket has no address.
+    /// When the socket has no address or takes no options.
     pub fn plain(tcp: TcpListener) -> io::Result<Self> {
         Self::spawn(tcp, None, Limits::default())
     }
 
     fn spawn(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits) -> io::Result<Self> {
         let addr = tcp.local_addr()?;
+        // Accepted connections inherit it.
+        socket::tune(&tcp)?;
         let (sender, connections) = mpsc::channel(64);
         tokio::spawn(accept(tcp, tls, limits, sender));
         Ok(Self { connections, addr })
@@ -123,9 +125,6 @@ async fn accept(tcp: TcpListener, tls: Option<ServerTls>, limits: Limits, connec
             () = connections.closed() => return,
             arrival = arrivals.next() => arrival,
         };
-        if let Err(error) = socket::tune(&io) {
-            tracing::debug!(%addr, %error, "cannot set the options of a socket");
-        }
         let Some(tls) = &tls else {
             let _ = connections
                 .send(Connection {

@@ -4,7 +4,6 @@
 use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
 /// Silence before the first probe.
 const IDLE: Duration = Duration::from_secs(15);
@@ -14,10 +13,10 @@ const PROBES: u32 = 3;
 /// How long sent data or probes may stay unacknowledged: as long as it takes the probes to give up.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// No delay for small messages, and a silent peer is given up after about half a minute.
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
+/// No delay for small messages, and a silent peer is given up after about half a minute. What a listener accepts inherits both.
+pub(crate) fn tune<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
+    let socket = socket.into();
+    socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(IDLE)
         .with_interval(INTERVAL)
@@ -28,18 +27,24 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
 
     #[tokio::test]
-    async fn silent_peers_are_noticed() {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tune(&stream).unwrap();
-        let socket = SockRef::from(&stream);
-        assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), IDLE);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), INTERVAL);
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+    async fn silent_peers_are_noticed_on_both_sides() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        tune(&listener).unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&dialled).unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        for socket in [SockRef::from(&dialled), SockRef::from(&accepted)] {
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), IDLE);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), INTERVAL);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! when the sidecar has fallen silent.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -34,6 +34,8 @@ pub const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 pub const SPREAD: Duration = Duration::from_secs(5 * 60);
 /// A connection from which nothing comes for this long is cut. Whoever is well answers pings, which are sent far more often.
 pub const SILENCE: Duration = Duration::from_secs(28);
+/// Bytes that are not yet a call: a ping and the windows that change with it.
+const NO_CALL: usize = 64;
 
 /// What handlers learn about the connection of a call.
 #[derive(Clone)]
@@ -97,6 +99,30 @@ impl Unsent {
     }
 }
 
+/// Lets answers gather. Each stream has a task of its own, and the first one with an answer wakes the connection, which would
+/// write that alone: seven writes for the seven streams that a sidecar opens at once.
+#[derive(Default)]
+struct Answers {
+    due: bool,
+}
+
+impl Answers {
+    /// Takes note of bytes that came.
+    fn asked(&mut self, bytes: usize) {
+        self.due |= bytes > NO_CALL;
+    }
+
+    /// Whether the next write is not made yet: only once the tasks have run that are ready.
+    fn hold(&mut self, cx: &Context<'_>) -> bool {
+        let hold = mem::take(&mut self.due);
+        if hold {
+            // Who wakes itself is queued behind them.
+            cx.waker().wake_by_ref();
+        }
+        hold
+    }
+}
+
 /// What connections count.
 #[derive(Clone)]
 struct Counts {
@@ -111,6 +137,7 @@ pub(super) struct Connection<IO> {
     client: Client,
     counts: Counts,
     heard: Instant,
+    answers: Answers,
     ends_at: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -134,6 +161,7 @@ impl<IO: Connected<ConnectInfo = Peer>> Connection<IO> {
             client,
             counts,
             heard: now,
+            answers: Answers::default(),
             ends_at: now + MAX_AGE + SPREAD.mul_f64(random_fraction()),
             timer: Box::pin(sleep_until(now + SILENCE)),
         }
@@ -199,9 +227,11 @@ impl<IO> Connected for Connection<IO> {
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         if result.is_ready() {
             self.heard = Instant::now();
+            self.answers.asked(buf.filled().len() - before);
         }
         self.checked(cx, result)
     }
@@ -209,6 +239,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.answers.hold(cx) {
+            return Poll::Pending;
+        }
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
         self.wrote(&result);
         self.checked(cx, result)
@@ -229,6 +262,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.answers.hold(cx) {
+            return Poll::Pending;
+        }
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.wrote(&result);
         self.checked(cx, result)
@@ -236,5 +272,37 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::atomic::AtomicUsize, task::Wake};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn answers_to_calls_gather_once_and_pings_are_answered_at_once() {
+        let wakes = Arc::new(Wakes::default());
+        let waker = wakes.clone().into();
+        let cx = Context::from_waker(&waker);
+        let mut answers = Answers::default();
+        assert!(!answers.hold(&cx), "nothing was asked");
+        answers.asked(600);
+        answers.asked(17);
+        assert!(answers.hold(&cx));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "or nobody would write");
+        assert!(!answers.hold(&cx), "they have gathered");
+        answers.asked(17);
+        assert!(!answers.hold(&cx));
     }
 }
